@@ -1,0 +1,97 @@
+"""Runs a branch's detectors over a clip: one outcome per detector, whatever happens to any of them."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+from clipwarden.models.detector import Detector, detector_class
+from clipwarden.models.weights import verified
+from clipwarden.shared.clip import Clip
+from clipwarden.shared.codes import SENTENCES, FailCode
+from clipwarden.shared.contracts import Branch, BranchResult, DetectorOutcome, ManifestDetector, OutcomeStatus
+from clipwarden.shared.errors import DetectorError, NotApplicable, WorkerFault
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A detector in memory, with the manifest's word for it."""
+
+    entry: ManifestDetector
+    detector: Detector
+
+
+def load(entry: ManifestDetector, device: str) -> Loaded:
+    """Load a detector with exactly the weights the entry names. Raises WorkerFault."""
+    return Loaded(entry, detector_class(entry.name).load(verified(entry.name, entry.weights), device))
+
+
+def assess(
+    branch: Branch, clip: Clip, detectors: Sequence[Loaded], passing: tuple[type[Exception], ...] = ()
+) -> BranchResult:
+    """
+    Judge a clip with every detector of a branch (at least one).
+
+    The clip's faults become outcomes. Raises WorkerFault for this process's faults, and lets through exceptions of
+    the kinds in `passing` (a time limit, for example).
+    """
+    start = time.perf_counter()
+    outcomes = tuple(_outcome(loaded, clip, passing) for loaded in detectors)
+    elapsed_ms = _milliseconds(start)
+    if any(o.status is OutcomeStatus.OK for o in outcomes):
+        return BranchResult(branch=branch, status=OutcomeStatus.OK, detectors=outcomes, elapsed_ms=elapsed_ms)
+    worst = next((o for o in outcomes if o.status is OutcomeStatus.FAILED), outcomes[0])
+    return BranchResult(
+        branch=branch,
+        status=worst.status,
+        code=worst.code,
+        message=worst.message,
+        detectors=outcomes,
+        elapsed_ms=elapsed_ms,
+    )
+
+
+def _outcome(loaded: Loaded, clip: Clip, passing: tuple[type[Exception], ...]) -> DetectorOutcome:
+    entry, start = loaded.entry, time.perf_counter()
+
+    def ended(status: OutcomeStatus, code: str | None = None, message: str | None = None) -> DetectorOutcome:
+        return DetectorOutcome(
+            name=entry.name,
+            version=entry.version,
+            weights=entry.weights,
+            status=status,
+            code=code,
+            message=message,
+            elapsed_ms=_milliseconds(start),
+        )
+
+    try:
+        evidence = loaded.detector.assess(clip)
+    except NotApplicable as skip:
+        return ended(OutcomeStatus.SKIPPED, skip.code, str(skip))
+    except DetectorError as error:
+        return ended(OutcomeStatus.FAILED, error.code, str(error))
+    except MemoryError:
+        return ended(OutcomeStatus.FAILED, FailCode.OUT_OF_MEMORY, SENTENCES[FailCode.OUT_OF_MEMORY])
+    except Exception as error:  # one clip must not stop a queue; the log keeps the traceback
+        if isinstance(error, (WorkerFault, *passing)):
+            raise
+        if "CUDA error" in str(error):
+            raise WorkerFault(f"the device failed: {error}") from error
+        code = FailCode.OUT_OF_MEMORY if "out of memory" in str(error) else FailCode.INTERNAL
+        log.exception("detector failed", detector=entry.name)
+        return ended(OutcomeStatus.FAILED, code, SENTENCES[code])
+    return DetectorOutcome(
+        name=entry.name,
+        version=entry.version,
+        weights=entry.weights,
+        status=OutcomeStatus.OK,
+        evidence=evidence,
+        elapsed_ms=_milliseconds(start),
+    )
+
+
+def _milliseconds(start: float) -> int:
+    return round((time.perf_counter() - start) * 1000)

@@ -1,0 +1,46 @@
+"""The pipeline that this installation holds: its detectors, faces and fusion, under one digest."""
+
+import hashlib
+import json
+
+from clipwarden.models.detector import DETECTORS, detector_class
+from clipwarden.models.fusion.bundle import bundle_path, read_bundle
+from clipwarden.models.weights import WeightsEntry, state_of, weights_table
+from clipwarden.shared.contracts import Branch, DetectorState, Manifest, ManifestDetector
+
+
+def local_manifest() -> Manifest:
+    """Everything installed here. Imports every ready detector's libraries."""
+    from clipwarden.models.faces import FaceDetector
+
+    return Manifest(
+        detectors=tuple(_entry(name, entry) for name, entry in weights_table().items()),
+        faces=FaceDetector.VERSION,
+        fusion=read_bundle(bundle_path())[1],
+    )
+
+
+def local_detectors(branch: Branch) -> tuple[ManifestDetector, ...]:
+    """The ready detectors of one branch; imports only that branch's libraries."""
+    entries = (_entry(n, e) for n, e in weights_table().items() if e.branch is branch)
+    return tuple(d for d in entries if d.state is DetectorState.READY)
+
+
+def pipeline_id(manifest: Manifest) -> str:
+    """Digest of the manifest in canonical JSON."""
+    canonical = json.dumps(manifest.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+
+def _entry(name: str, entry: WeightsEntry) -> ManifestDetector:
+    if name not in DETECTORS or state_of(entry) is not DetectorState.READY:
+        return ManifestDetector(name=name, version=entry.version, branch=entry.branch, state=DetectorState.NO_WEIGHTS)
+    spec = detector_class(name).spec
+    return ManifestDetector(
+        name=name,
+        version=spec.version,
+        branch=spec.branch,
+        state=DetectorState.READY,
+        weights=entry.sha256,
+        needs=spec.needs,
+    )

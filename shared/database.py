@@ -1,0 +1,83 @@
+"""`clipwarden db`: creates and upgrades the schema, and ties the database to its blob store."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine, text
+
+from clipwarden.shared.blobs import LocalBlobs
+from clipwarden.shared.errors import ConfigError, Unavailable
+from clipwarden.shared.ids import new_id
+from clipwarden.shared.settings import Settings, load_settings
+from clipwarden.shared.store import Store
+
+MIGRATION_LOCK = 727462
+
+
+def upgrade_schema(database_url: str) -> None:
+    """Bring the schema to this version; two at once wait for each other. Raises Unavailable or ConfigError."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
+    engine = create_engine(
+        database_url.replace("postgresql://", "postgresql+psycopg2://", 1),
+        connect_args={"connect_timeout": 5},
+    )
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except Exception as error:
+        kind = Unavailable if type(error).__name__ == "OperationalError" else ConfigError
+        raise kind(f"the database could not be upgraded: {error}") from error
+    finally:
+        engine.dispose()
+
+
+def tie_blob_store(store: Store, blobs: LocalBlobs, new_blob_store: bool = False) -> str:
+    """
+    Give the database and the blob store one id; returns it.
+
+    A database that knows a store refuses an empty directory, which may be a volume that was not mounted, unless
+    `new_blob_store` says that it is meant.
+    """
+    known, found = store.store_id(), blobs.store_id()
+    if known is not None and found is None and not new_blob_store:
+        raise ConfigError(
+            f"{blobs.root} is empty but this database already has a blob store: mount it, or run"
+            " `clipwarden db upgrade --new-blob-store` to go on without the old files"
+        )
+    store_id = found or known or str(new_id())
+    if found is None:
+        blobs.set_up(store_id)
+    if known is None:
+        store.set_store_id(store_id)
+    blobs.check(store.store_id())
+    return store_id
+
+
+def upgrade(settings: Settings, new_blob_store: bool = False) -> str:
+    """Schema and blob store ready for use; returns the store id."""
+    settings.need("database_url")
+    upgrade_schema(settings.database_url)
+    store = Store(settings.database_url, pool_size=1)
+    try:
+        return tie_blob_store(store, LocalBlobs(settings.blobs), new_blob_store)
+    finally:
+        store.close()
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="clipwarden db", description=__doc__)
+    parser.add_argument("action", choices=["upgrade"])
+    parser.add_argument(
+        "--new-blob-store", action="store_true", help="accept an empty blob store for a database that had one"
+    )
+    arguments = parser.parse_args(argv)
+    settings = load_settings()
+    store_id = upgrade(settings, arguments.new_blob_store)
+    print(f"database ready, blob store {store_id} in {settings.blobs}")
+    return 0

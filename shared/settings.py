@@ -1,0 +1,124 @@
+"""
+Every setting, once: the only reader of the environment (`CLIPWARDEN_*`).
+
+Built in `create_app`, at worker start and in the command line, nowhere else. A bad value stops the process with
+the variable's name.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from clipwarden.shared.errors import ConfigError
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "CLIPWARDEN_"
+MEBIBYTE = 1024 * 1024
+
+
+def _default_state_dir() -> Path:
+    return Path.home() / ".local" / "state" / "clipwarden"
+
+
+class Settings(BaseSettings):
+    """Times in seconds, sizes in bytes unless the name says otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    redis_url: str = Field("", description="Redis that carries the queues, e.g. redis://host:6379/0")
+    database_url: str = Field("", description="Postgres that holds the truth, as a postgresql:// URL")
+    api_url: str = Field(
+        "", description="Gateway that the command line talks to; empty: the one `clipwarden up` started"
+    )
+    state_dir: Path = Field(
+        default_factory=_default_state_dir, description="Directory of the embedded servers and `ready.json`"
+    )
+    blob_dir: Path | None = Field(
+        None, description="Directory of uploads and bundles; empty: `blobs` in the state directory"
+    )
+    worker_queue: str = Field("", description="Queue of this worker process; `clipwarden worker` sets it")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="Where detectors run: auto, cpu, cuda or cuda:N",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least severe level that is logged"
+    )
+
+    host: str = Field("127.0.0.1", description="Address the gateway binds to")
+    port: int = Field(8000, ge=0, le=65535, description="Port the gateway binds to; 0 takes a free one")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("localhost", "127.0.0.1", "[::1]"),
+        description="Host names the gateway answers to, separated by commas",
+    )
+    max_upload_bytes: int = Field(2048 * MEBIBYTE, gt=0, description="Largest upload")
+
+    max_duration_s: float = Field(7200, gt=0, description="Longest clip")
+    max_pixels: int = Field(8192 * 8192, gt=0, description="Largest picture, width times height")
+    max_frames: int = Field(500_000, gt=0, description="Most frames in a clip")
+    decode_memory_bytes: int = Field(
+        4096 * MEBIBYTE, ge=256 * MEBIBYTE, description="Address space of one decoder process"
+    )
+    decode_cpu_s: int = Field(600, gt=0, description="CPU time of one decoder process")
+
+    lease_s: float = Field(60, gt=0, description="How long a worker owns a stage without a heartbeat")
+    heartbeat_s: float = Field(15, gt=0, description="How often a worker extends its lease")
+    max_attempts: int = Field(3, gt=0, description="How often a stage is tried before it is poison")
+    ingest_soft_limit_s: int = Field(600, gt=0, description="Time an ingest may take")
+    ingest_hard_limit_s: int = Field(630, gt=0, description="Time after which an ingest process is killed")
+    assess_soft_limit_s: int = Field(300, gt=0, description="Time a branch may take")
+    assess_hard_limit_s: int = Field(330, gt=0, description="Time after which a branch's process is killed")
+    deadline_s: float = Field(1800, gt=0, description="Time an analysis may take in all")
+    visibility_timeout_s: int = Field(
+        4 * 3600, gt=0, description="Time after which Redis hands an unacknowledged message out again"
+    )
+    result_expires_s: int = Field(7200, gt=0, description="How long chord counters live in Redis")
+    worker_start_timeout_s: float = Field(600, gt=0, description="Time a worker process may take to load its models")
+    soft_shutdown_s: float = Field(60, ge=0, description="Time a stopping worker gives its running task")
+
+    sweep_every_s: float = Field(10, gt=0, description="Pause between two sweeps")
+    resend_after_s: float = Field(30, gt=0, description="Age at which an open stage is sent again; doubles each time")
+    upload_retention_s: float = Field(
+        24 * 3600, gt=0, description="How long an upload is kept after its analysis ended"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_lists(cls, values: dict[str, object]) -> dict[str, object]:
+        hosts = values.get("allowed_hosts")
+        if isinstance(hosts, str):
+            values["allowed_hosts"] = tuple(h.strip() for h in hosts.split(",") if h.strip())
+        return values
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Settings":
+        if self.heartbeat_s * 2 > self.lease_s:
+            raise ValueError("heartbeat_s: at most half of lease_s, or a single late heartbeat loses the lease")
+        for name in ("ingest", "assess"):
+            if getattr(self, f"{name}_soft_limit_s") >= getattr(self, f"{name}_hard_limit_s"):
+                raise ValueError(f"{name}_soft_limit_s: must be below {name}_hard_limit_s")
+        return self
+
+    @property
+    def blobs(self) -> Path:
+        """Directory of the blob store."""
+        return self.blob_dir or self.state_dir / "blobs"
+
+    def need(self, *names: str) -> None:
+        """Refuse to go on without these settings. Raises ConfigError naming the first missing variable."""
+        for name in names:
+            if not getattr(self, name):
+                raise ConfigError(f"{PREFIX}{name.upper()} is not set: {type(self).model_fields[name].description}")
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Settings from the environment. Raises ConfigError that names each bad variable."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = [
+            f"{PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" if e["loc"] else e["msg"]
+            for e in error.errors()
+        ]
+        raise ConfigError("; ".join(lines)) from error

@@ -1,0 +1,48 @@
+"""The Celery application of the workers: configuration, logs, and what a pool process does when it starts."""
+
+import signal
+from functools import cache
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
+from clipwarden.shared.errors import ClipwardenError
+from clipwarden.shared.logs import configure_logging
+from clipwarden.shared.queue import Queue, celery_config
+from clipwarden.shared.settings import load_settings
+from clipwarden.workers.process import WorkerProcess
+
+settings = load_settings()
+app = Celery("clipwarden", include=["clipwarden.workers.tasks"])
+app.conf.update(celery_config(settings))
+
+
+@cache
+def here() -> WorkerProcess:
+    """The state of this process; the first call fixes it."""
+    settings.need("redis_url", "database_url", "worker_queue")
+    return WorkerProcess(settings, Queue(settings.worker_queue))
+
+
+@setup_logging.connect
+def _configure_logs(**_: Any) -> None:
+    configure_logging(f"worker-{settings.worker_queue}", settings.log_level)
+
+
+@worker_process_init.connect
+def _warm_up(**_: Any) -> None:
+    configure_logging(f"worker-{settings.worker_queue}", settings.log_level)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    process = here()
+    try:
+        process.warm()
+    except ClipwardenError as error:
+        process.leave(error)
+
+
+@worker_process_shutdown.connect
+def _close(**_: Any) -> None:
+    process = here()
+    if "fence" in vars(process):
+        process.fence.close()
+    process.store.close()

@@ -1,0 +1,99 @@
+"""The ingest stage: one pass over the file, one bundle, and the branches that apply."""
+
+import time
+from collections.abc import Sequence
+from uuid import UUID
+
+from billiard.exceptions import SoftTimeLimitExceeded
+from celery import chord
+from celery.exceptions import CeleryError
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+from clipwarden.models.plan import plan
+from clipwarden.models.run import part, prepare, skips
+from clipwarden.shared.bundle import write_part
+from clipwarden.shared.codes import SENTENCES, FailCode, RejectCode
+from clipwarden.shared.contracts import Branch, MediaProbe, Stage
+from clipwarden.shared.errors import MediaError, Unavailable, WorkerFault
+from clipwarden.shared.logs import logger
+from clipwarden.shared.queue import Task, assess_task, send
+from clipwarden.shared.store import Granted
+from clipwarden.workers.app import app
+from clipwarden.workers.lease import ElsewherePlease
+from clipwarden.workers.process import WorkerProcess
+
+log = logger(__name__)
+
+
+def ingest(process: WorkerProcess, analysis_id: UUID, granted: Granted) -> None:
+    """
+    Probe, decode and bundle a file, then send its branches; or reject it with a code.
+
+    Raises WorkerFault if the blob store is not the right one, Unavailable, ElsewherePlease.
+    """
+    if granted.manifest.faces != process.faces.VERSION:
+        raise ElsewherePlease(f"the pipeline wants faces {granted.manifest.faces}, here is {process.faces.VERSION}")
+    started = time.perf_counter()
+    try:
+        probe, run = _bundle(process, analysis_id, granted)
+    except MediaError as error:
+        _end(process, analysis_id, granted, RejectCode(error.code), str(error))
+        return
+    except SoftTimeLimitExceeded:
+        _end(process, analysis_id, granted, FailCode.TIMEOUT, SENTENCES[FailCode.TIMEOUT])
+        return
+    except MemoryError:
+        _end(process, analysis_id, granted, FailCode.OUT_OF_MEMORY, SENTENCES[FailCode.OUT_OF_MEMORY])
+        return
+    log.info("ingested", kind=probe.kind, branches=run, elapsed_ms=round((time.perf_counter() - started) * 1000))
+    _dispatch(process, analysis_id, run)
+
+
+def _bundle(process: WorkerProcess, analysis_id: UUID, granted: Granted) -> tuple[MediaProbe, Sequence[Branch]]:
+    path = process.blobs.path(granted.upload_key or "uploads/none")
+    if not path.is_file():
+        process.blobs.check(process.store.store_id())
+        raise WorkerFault(f"the upload is not in the blob store: {granted.upload_key}")
+    probe = process.fence.probe(path)
+    sampling, skipped = plan(probe, granted.manifest)
+    clip = prepare(process.fence, path, probe, sampling, process.faces)
+    skipped = skipped | skips(clip, granted.manifest, [b for b in Branch if b not in skipped])
+    run = [b for b in Branch if b not in skipped]
+    for branch in run:
+        key = process.blobs.bundle_key(analysis_id, branch)
+        target = process.blobs.path(key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_part(
+            target,
+            part(clip, granted.manifest.ready(branch)),
+            {"analysis_id": str(analysis_id), "branch": branch},
+        )
+    if not process.store.finish_ingest(analysis_id, granted.token, probe, run, skipped):
+        log.warning("lease lost, another worker ingests")
+    return probe, run
+
+
+def _end(
+    process: WorkerProcess, analysis_id: UUID, granted: Granted, code: RejectCode | FailCode, message: str
+) -> None:
+    log.info("not analysable", code=code, reason=message)
+    process.blobs.delete_bundle(analysis_id)
+    ended = process.store.end_ingest(analysis_id, granted.token, code, message)
+    if ended and isinstance(code, RejectCode) and granted.upload_key:
+        process.blobs.delete(granted.upload_key)
+        process.store.forget_upload(analysis_id)
+
+
+def _dispatch(process: WorkerProcess, analysis_id: UUID, run: Sequence[Branch]) -> None:
+    """Send the branches as a chord whose body fuses. The rows are open: what is not sent here, the sweeper sends."""
+    aid = str(analysis_id)
+    try:
+        if not run:
+            send(process.settings, Task.FUSE, analysis_id)
+            return
+        body = app.signature(Task.FUSE.value, args=[aid], immutable=True)
+        body.on_error(app.signature(Task.SETTLE.value, args=[aid], immutable=True))
+        chord([app.signature(assess_task(b).value, args=[aid], immutable=True) for b in run])(body)
+        process.store.mark_sent(analysis_id, [Stage(b) for b in run], process.settings.resend_after_s)
+    except (Unavailable, OSError, CeleryError, KombuError, RedisError) as error:
+        log.warning("branches not sent, the sweeper will", reason=str(error))

@@ -1,0 +1,105 @@
+"""Owning a stage while working on it: claim, heartbeat, and what each way of ending means for the message."""
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+from celery import Task as CeleryTask
+from clipwarden.shared.contracts import Stage
+from clipwarden.shared.errors import ClipwardenError, ConfigError, Unavailable, WorkerFault
+from clipwarden.shared.logs import log_context, logger
+from clipwarden.shared.store import Busy, Granted, Settled, Store
+from clipwarden.workers.process import WorkerProcess
+
+RETRY_AFTER_FAULT_S = 5.0
+log = logger(__name__)
+
+
+class ElsewherePlease(ClipwardenError):  # noqa: N818 - a request, not an error
+    """This process does not hold the analysis's pipeline; another must take the stage."""
+
+
+class Heartbeat:
+    """Extends a lease from a thread until the work ends, the lease is lost, or the stage's time limit is reached."""
+
+    def __init__(
+        self,
+        store: Store,
+        analysis_id: UUID,
+        stage: Stage,
+        token: UUID,
+        lease_s: float,
+        every_s: float,
+        limit_s: float,
+    ) -> None:
+        self._beat = lambda: store.extend(analysis_id, stage, token, lease_s)
+        self._every_s, self._beats = every_s, int(limit_s / every_s)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def _run(self) -> None:
+        for _ in range(self._beats):
+            if self._stop.wait(self._every_s):
+                return
+            try:
+                if not self._beat():
+                    return
+            except Unavailable as error:  # the lease outlives a few missed beats
+                log.warning("heartbeat missed", reason=str(error))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def with_lease(
+    task: CeleryTask,
+    process: WorkerProcess,
+    analysis_id: UUID,
+    stage: Stage,
+    limit_s: float,
+    do: Callable[[Granted], Any],
+) -> None:
+    """
+    Run `do` as the owner of the stage.
+
+    A settled stage: return, the message is done. A live lease elsewhere: retry later, never return, because a return
+    counts as a finished header of the chord. A service that does not answer: retry. This worker's fault: leave.
+    """
+    s = process.settings
+    with log_context(analysis_id=str(analysis_id), stage=stage.value):
+        try:
+            claim = process.store.claim(analysis_id, stage, s.lease_s, s.max_attempts, process.name)
+        except Unavailable as error:
+            raise task.retry(exc=error, countdown=RETRY_AFTER_FAULT_S) from error
+        match claim:
+            case Settled():
+                return
+            case Busy(seconds=seconds):
+                raise task.retry(countdown=seconds + 0.2)
+            case Granted() as granted:
+                log.info("stage claimed", attempt=granted.attempts)
+        try:
+            with Heartbeat(process.store, analysis_id, stage, granted.token, s.lease_s, s.heartbeat_s, limit_s):
+                do(granted)
+        except (WorkerFault, ConfigError) as fault:
+            process.leave(fault)
+        except (Unavailable, ElsewherePlease) as error:
+            log.warning("stage handed back", reason=str(error))
+            _hand_back(process.store, analysis_id, stage, granted.token)
+            raise task.retry(exc=error, countdown=RETRY_AFTER_FAULT_S) from error
+
+
+def _hand_back(store: Store, analysis_id: UUID, stage: Stage, token: UUID) -> None:
+    try:
+        store.hand_back(analysis_id, stage, token)
+    except Unavailable as error:  # then the lease runs out by itself
+        log.warning("stage could not be handed back", reason=str(error))

@@ -1,0 +1,97 @@
+"""What one worker process holds: settings, the store, the blob store, and its pool's models, loaded once."""
+
+import os
+import signal
+import socket
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NoReturn
+
+from clipwarden.models.assess import Loaded, load
+from clipwarden.models.faces import FaceDetector
+from clipwarden.models.fusion.bundle import FusionBundle, bundle_path, read_bundle
+from clipwarden.models.pipeline import local_detectors
+from clipwarden.shared.blobs import LocalBlobs
+from clipwarden.shared.contracts import Branch
+from clipwarden.shared.errors import ClipwardenError
+from clipwarden.shared.logs import logger
+from clipwarden.shared.media.fence import Fence
+from clipwarden.shared.media.limits import MediaLimits
+from clipwarden.shared.queue import Queue
+from clipwarden.shared.settings import Settings
+from clipwarden.shared.store import Store
+
+FAULT_EXIT = 70
+log = logger(__name__)
+
+
+@dataclass
+class WorkerProcess:
+    """Everything a task may use. Models are loaded by `warm`, before the first task."""
+
+    settings: Settings
+    queue: Queue
+    detectors: tuple[Loaded, ...] = field(default=(), init=False)
+
+    @cached_property
+    def name(self) -> str:
+        return f"{self.queue}@{socket.gethostname()}:{os.getpid()}"
+
+    @cached_property
+    def store(self) -> Store:
+        return Store(self.settings.database_url, pool_size=1)
+
+    @cached_property
+    def blobs(self) -> LocalBlobs:
+        return LocalBlobs(self.settings.blobs)
+
+    @cached_property
+    def faces(self) -> FaceDetector:
+        return FaceDetector()
+
+    @cached_property
+    def fence(self) -> Fence:
+        s = self.settings
+        return Fence(
+            MediaLimits(
+                max_duration_s=s.max_duration_s,
+                max_pixels=s.max_pixels,
+                max_frames=s.max_frames,
+                memory_bytes=s.decode_memory_bytes,
+                cpu_s=s.decode_cpu_s,
+            )
+        )
+
+    @cached_property
+    def fusion(self) -> tuple[FusionBundle, str]:
+        """The fusion bundle installed here and its digest."""
+        return read_bundle(bundle_path())
+
+    def warm(self) -> None:
+        """Check the blob store and load what this queue's tasks need. Raises WorkerFault, ConfigError or Unavailable."""
+        self.blobs.check(self.store.store_id())
+        if self.queue is Queue.INGEST:
+            _ = self.faces, self.fence
+        elif self.queue is Queue.FUSION:
+            _ = self.fusion
+        else:
+            device = self.settings.device
+            entries = local_detectors(Branch(self.queue))
+            if entries and device == "auto":
+                import torch
+
+                device = "cuda" if torch.cuda.is_available() else "cpu"
+            self.detectors = tuple(load(entry, device) for entry in entries)
+        log.info("worker ready", queue=self.queue, detectors=[loaded.entry.name for loaded in self.detectors])
+
+    def leave(self, reason: ClipwardenError) -> NoReturn:
+        """
+        End this worker, pool child and parent: it is this worker's fault, so another must do the work.
+
+        Nothing is recorded; the lease of the running stage runs out and the stage is tried elsewhere.
+        """
+        log.critical("worker leaves", reason=str(reason), code=reason.code)
+        os.kill(os.getppid(), signal.SIGTERM)
+        time.sleep(0.5)  # lets the parent stop consuming before it notices a lost child and starts another
+        os._exit(FAULT_EXIT)

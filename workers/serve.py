@@ -1,0 +1,51 @@
+"""`clipwarden worker QUEUE`: one Celery worker on one queue, with the settings that survive faults."""
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from clipwarden.shared.errors import ConfigError
+from clipwarden.shared.queue import Queue
+from clipwarden.shared.settings import PREFIX, load_settings
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="clipwarden worker", description=__doc__)
+    parser.add_argument("queue", choices=[q.value for q in Queue])
+    queue = parser.parse_args(argv).queue
+    settings = load_settings()
+    settings.need("redis_url", "database_url")
+    os.environ[f"{PREFIX}WORKER_QUEUE"] = queue  # the pool's spawned process reads its settings anew
+    os.environ["REMAP_SIGTERM"] = "SIGQUIT"  # SIGTERM then gives the running task the soft-shutdown time
+    _check_weights(queue)
+
+    from clipwarden.workers.app import app
+
+    app.worker_main(
+        [
+            "worker",
+            f"--queues={queue}",
+            f"--hostname={queue}@%h",
+            "--pool=prefork",
+            "--concurrency=1",
+            "--without-gossip",
+            "--without-mingle",
+            f"--loglevel={settings.log_level}",
+        ]
+    )
+    return 0
+
+
+def _check_weights(queue: str) -> None:
+    """Refuse to start with changed weights, before the models' libraries are loaded."""
+    from clipwarden.models.fusion.bundle import bundle_path, read_bundle
+    from clipwarden.models.weights import state_of, verified, weights_table
+    from clipwarden.shared.contracts import DetectorState
+
+    if queue == Queue.FUSION:
+        read_bundle(bundle_path())
+    for name, entry in weights_table().items():
+        if entry.branch == queue and state_of(entry) is DetectorState.READY:
+            verified(name)
+    if not os.access(os.getcwd(), os.R_OK):  # noqa: PTH109 - Celery puts the working directory on the path
+        raise ConfigError("the working directory is not readable")

@@ -1,0 +1,137 @@
+"""
+`clipwarden sweep`: the safety net. Re-sends what was lost, ends what is overdue, fuses what was forgotten, and
+deletes what is past its time. A plain process that lives when Redis does not; two at once take turns.
+"""
+
+import argparse
+import signal
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from uuid import UUID
+
+from celery import Celery
+from celery.exceptions import CeleryError
+from clipwarden.models.fusion.bundle import FusionBundle, bundle_path, read_bundle
+from clipwarden.shared.blobs import LocalBlobs
+from clipwarden.shared.contracts import Stage
+from clipwarden.shared.errors import Unavailable
+from clipwarden.shared.logs import configure_logging, log_context, logger
+from clipwarden.shared.queue import ROUTES, SENTINEL_KEY, Task, celery_config, stage_task
+from clipwarden.shared.settings import Settings, load_settings
+from clipwarden.shared.store import Store
+from clipwarden.workers.fusing import fuse_analysis
+from clipwarden.workers.lease import ElsewherePlease
+from kombu.exceptions import KombuError
+from redis import Redis
+from redis.exceptions import RedisError
+
+UNFUSED_AGE_S = 2.0
+"""How long the chord's body is given to fuse before the sweeper does."""
+
+log = logger(__name__)
+
+
+class Sweeper:
+    """One sweep after the other. Holds no state: everything it knows is in Postgres and Redis."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._store = Store(settings.database_url, pool_size=2)  # one for the lock, one for the work
+        self._blobs = LocalBlobs(settings.blobs)
+        self._fusion: tuple[FusionBundle, str] = read_bundle(bundle_path())
+        self._redis = Redis.from_url(settings.redis_url, socket_timeout=3, socket_connect_timeout=3)
+        self._celery = Celery("clipwarden-sweeper", set_as_current=False)
+        self._celery.conf.update(celery_config(settings))
+        self._blobs.check(self._store.store_id())
+
+    def sweep(self) -> Counter[str]:
+        """One round; counts what was done by kind. Raises Unavailable if Postgres does not answer."""
+        done: Counter[str] = Counter()
+        with self._store.sweeping() as mine:
+            if mine:
+                self._end_overdue(done)
+                self._fuse_forgotten(done)
+                self._resend(done)
+                self._delete_uploads(done)
+        return done
+
+    def _end_overdue(self, done: Counter[str]) -> None:
+        s = self._settings
+        ended = self._store.end_overdue(s.ingest_soft_limit_s, s.assess_soft_limit_s, s.max_attempts)
+        for code, stages in ended.items():
+            done[code.value] += len(stages)
+            for analysis_id, stage in stages:
+                log.warning("stage ended", analysis_id=str(analysis_id), stage=stage, code=code)
+
+    def _fuse_forgotten(self, done: Counter[str]) -> None:
+        for analysis_id in self._store.unfused(UNFUSED_AGE_S):
+            with log_context(analysis_id=str(analysis_id)):
+                try:
+                    done["fused"] += fuse_analysis(self._store, self._blobs, self._fusion, analysis_id)
+                except ElsewherePlease as error:
+                    log.info("left to another version's fusion worker", reason=str(error))
+                    self._send(Task.FUSE, analysis_id)
+
+    def _resend(self, done: Counter[str]) -> None:
+        """Send open rows that are due; all of them if the broker was emptied."""
+        try:
+            emptied = self._redis.get(SENTINEL_KEY) is None
+            crowded = set() if emptied else self._crowded()
+            for due in self._store.due(everything=emptied):
+                if due.stage not in crowded:
+                    self._send(stage_task(due.stage), due.analysis_id)
+                    done["sent"] += 1
+                self._store.mark_sent(due.analysis_id, [due.stage], self._settings.resend_after_s)
+            if emptied:
+                self._redis.set(SENTINEL_KEY, "present")
+                log.warning("broker was empty, all open stages sent", sent=done["sent"])
+        except (RedisError, KombuError, CeleryError, OSError) as error:
+            log.warning("Redis does not answer, nothing sent", reason=str(error))
+
+    def _crowded(self) -> set[Stage]:
+        """Stages whose queue holds at least as many messages as there are open rows: none of those was lost."""
+        counts = self._store.open_counts()
+        return {stage for stage, n in counts.items() if int(self._redis.llen(ROUTES[stage_task(stage)])) >= n}
+
+    def _send(self, task: Task, analysis_id: UUID) -> None:
+        aid = str(analysis_id)
+        link = None
+        if task not in {
+            Task.INGEST,
+            Task.FUSE,
+        }:  # a branch sent alone is nobody's header, so it brings its own body
+            link = self._celery.signature(Task.FUSE.value, args=[aid], immutable=True)
+        self._celery.send_task(task.value, args=[aid], link=link, ignore_result=True)
+
+    def _delete_uploads(self, done: Counter[str]) -> None:
+        for analysis_id, key in self._store.expired_uploads(self._settings.upload_retention_s):
+            self._blobs.delete(key)
+            self._store.forget_upload(analysis_id)
+            done["uploads_deleted"] += 1
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="clipwarden sweep", description=__doc__)
+    parser.add_argument("--every", help="pause between two sweeps, such as 10s (default: CLIPWARDEN_SWEEP_EVERY_S)")
+    parser.add_argument("--once", action="store_true", help="sweep once and say what was done")
+    arguments = parser.parse_args(argv)
+    settings = load_settings()
+    settings.need("redis_url", "database_url")
+    configure_logging("sweeper", settings.log_level)
+    pause_s = float(arguments.every.removesuffix("s")) if arguments.every else settings.sweep_every_s
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    sweeper = Sweeper(settings)
+    while not stop.is_set():
+        try:
+            done = +sweeper.sweep()
+            if done or arguments.once:
+                log.info("swept", **done)
+        except Unavailable as error:
+            log.warning("sweep skipped", reason=str(error))
+        if arguments.once:
+            return 0
+        stop.wait(pause_s)
+    return 0

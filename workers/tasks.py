@@ -1,0 +1,62 @@
+"""The tasks: what each message does, in a few lines each. Messages and results carry ids only."""
+
+from functools import partial
+from uuid import UUID
+
+from celery import Task as CeleryTask
+from clipwarden.shared.contracts import Branch, Stage
+from clipwarden.shared.errors import Unavailable, WorkerFault
+from clipwarden.shared.logs import log_context
+from clipwarden.shared.queue import Task, assess_task
+from clipwarden.workers.app import app, here
+from clipwarden.workers.branch import assess_branch
+from clipwarden.workers.fusing import fuse_analysis
+from clipwarden.workers.ingest import ingest
+from clipwarden.workers.lease import RETRY_AFTER_FAULT_S, ElsewherePlease, with_lease
+
+
+@app.task(name=Task.INGEST.value, bind=True, max_retries=None, ignore_result=True)
+def run_ingest(self: CeleryTask, analysis_id: str) -> None:
+    process, aid = here(), UUID(analysis_id)
+    with_lease(self, process, aid, Stage.INGEST, process.settings.ingest_soft_limit_s, partial(ingest, process, aid))
+
+
+def _run_assess(self: CeleryTask, analysis_id: str) -> None:
+    process, aid = here(), UUID(analysis_id)
+    branch = Branch(self.name.rpartition(".")[2])
+    with_lease(
+        self,
+        process,
+        aid,
+        Stage(branch),
+        process.settings.assess_soft_limit_s,
+        partial(assess_branch, process, branch, aid),
+    )
+
+
+for _branch in Branch:
+    app.task(name=assess_task(_branch).value, bind=True, max_retries=None)(_run_assess)
+
+
+@app.task(name=Task.FUSE.value, bind=True, max_retries=None, ignore_result=True)
+def run_fuse(self: CeleryTask, analysis_id: str) -> None:
+    process = here()
+    with log_context(analysis_id=analysis_id, stage="fuse"):
+        try:
+            fuse_analysis(process.store, process.blobs, process.fusion, UUID(analysis_id))
+        except WorkerFault as fault:
+            process.leave(fault)
+        except (Unavailable, ElsewherePlease) as error:
+            raise self.retry(exc=error, countdown=RETRY_AFTER_FAULT_S) from error
+
+
+@app.task(name=Task.SETTLE.value, bind=True, max_retries=None, ignore_result=True)
+def run_settle(self: CeleryTask, analysis_id: str) -> None:
+    """The chord's errback: settle what is overdue, then fuse. What is still leased, the sweeper settles later."""
+    s = here().settings
+    with log_context(analysis_id=analysis_id, stage="settle"):
+        try:
+            here().store.end_overdue(s.ingest_soft_limit_s, s.assess_soft_limit_s, s.max_attempts)
+        except Unavailable as error:
+            raise self.retry(exc=error, countdown=RETRY_AFTER_FAULT_S) from error
+    run_fuse.run(analysis_id)
