@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
+
 from clipwarden.models.detector import Detector, detector_class
 from clipwarden.models.weights import verified
 from clipwarden.shared.clip import Clip
@@ -31,8 +32,7 @@ def load(entry: ManifestDetector, device: str) -> Loaded:
 def assess(
     branch: Branch, clip: Clip, detectors: Sequence[Loaded], passing: tuple[type[Exception], ...] = ()
 ) -> BranchResult:
-    """
-    Judge a clip with every detector of a branch (at least one).
+    """Judge a clip with every detector of a branch (at least one).
 
     The clip's faults become outcomes. Raises WorkerFault for this process's faults, and lets through exceptions of
     the kinds in `passing` (a time limit, for example).

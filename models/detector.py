@@ -1,5 +1,4 @@
-"""
-What a detector is, and the one table of all of them.
+"""What a detector is, and the one table of all of them.
 
 A detector is a spec, `load` and `assess`: it opens no file but its weights, logs nothing and decides no label.
 Adding one: its file, its line in DETECTORS, its card in `cards/`, its entry in `weights.toml`.
@@ -8,10 +7,11 @@ Adding one: its file, its line in DETECTORS, its card in `cards/`, its entry in 
 from importlib import import_module
 from typing import ClassVar, Protocol, Self
 
+from pydantic import BaseModel, ConfigDict
+
 from clipwarden.models.weights import WeightFile
 from clipwarden.shared.clip import Clip
 from clipwarden.shared.contracts import Branch, Evidence, Needs
-from pydantic import BaseModel, ConfigDict
 
 DETECTORS: dict[str, str] = {
     "forensic_mlp": "clipwarden.models.visual.forensic_mlp:ForensicMlp",

@@ -1,5 +1,4 @@
-"""
-The weights manifest (`weights.toml`): which detector has which file, under which licence, and its digest.
+"""The weights manifest (`weights.toml`): which detector has which file, under which licence, and its digest.
 
 A file is used only after its SHA-256 matches the manifest; files are safetensors, never pickles.
 """
@@ -11,9 +10,10 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
 from clipwarden.shared.contracts import Branch, DetectorState, Digest
 from clipwarden.shared.errors import WorkerFault
-from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 
 class WeightsEntry(BaseModel):
@@ -66,8 +66,7 @@ def state_of(entry: WeightsEntry) -> DetectorState:
 
 
 def verified(name: str, digest: str | None = None) -> WeightFile:
-    """
-    The weights of `name`, digest checked against weights.toml and, if given, against `digest`.
+    """The weights of `name`, digest checked against weights.toml and, if given, against `digest`.
 
     Raises WorkerFault if the file is missing, was changed, or is not the one asked for.
     """

@@ -1,5 +1,4 @@
-"""
-The blob store: uploads and bundles, in a local directory.
+"""The blob store: uploads and bundles, in a local directory.
 
 It holds a random store id that Postgres holds too, so that a process with the wrong volume mounted, or none, refuses
 to start instead of losing files.
@@ -10,7 +9,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -68,7 +67,8 @@ class BlobWriter:
 
     def abort(self) -> None:
         """Forget the upload; harmless after commit."""
-        self._file.close()
+        with suppress(OSError):  # closing writes what is buffered, and fails again on a full disk
+            self._file.close()
         self._partial.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:

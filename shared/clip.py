@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from clipwarden.shared.contracts import FrameNeed
 from numpy.typing import NDArray
+
+from clipwarden.shared.contracts import FrameNeed
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """
-    Pictures of one kind, in time order.
+    """Pictures of one kind, in time order.
 
     images: uint8 (N, S, S, 3) RGB; times_s: float64 (N,) presentation times; boxes: float32 (N, 4) x1 y1 x2 y2 in
     pixels of the displayed frame (the whole frame for a "frame" view). N may be less than asked, or 0: frames

@@ -1,5 +1,4 @@
-"""
-Every stable code that reaches a user, each with the sentence that says what to do.
+"""Every stable code that reaches a user, each with the sentence that says what to do.
 
 Codes are added, never renamed. Documentation and the OpenAPI document read them from here.
 """

@@ -1,5 +1,4 @@
-"""
-The frozen values that cross a process boundary: what a file is, what was planned, found and decided.
+"""The frozen values that cross a process boundary: what a file is, what was planned, found and decided.
 
 Arrays never appear here (see `clip`). Unknown fields are refused, and so are states that contradict themselves.
 """
@@ -98,8 +97,7 @@ class Label(StrEnum):
 
 
 class MediaProbe(Contract):
-    """
-    What a file says of itself, checked against its packets; for display and planning, never a feature.
+    """What a file says of itself, checked against its packets; for display and planning, never a feature.
 
     `frames` counts the video packets (1 for a still, 0 without picture); width and height are as displayed,
     after rotation; `duration_s` is the longer of picture and sound by packet times, 0 for a still.
@@ -122,8 +120,7 @@ class MediaProbe(Contract):
 
 
 class FrameNeed(Contract):
-    """
-    Pictures a detector asks for: `count` frames spread uniformly over the clip.
+    """Pictures a detector asks for: `count` frames spread uniformly over the clip.
 
     `view` "frame" is the whole picture scaled to `size_px` squared; "face" is the largest face of the frame,
     squared, widened by `margin` (a fraction of the box side, in all) and scaled to `size_px` squared.
@@ -273,8 +270,7 @@ class Reason(Contract):
 
 
 class Verdict(Contract):
-    """
-    The fused answer. `baseline_logit` plus all contributions is logit(probability), exactly.
+    """The fused answer. `baseline_logit` plus all contributions is logit(probability), exactly.
 
     Without a usable branch the label is inconclusive, and probability, head and baseline are None.
     """

@@ -38,8 +38,7 @@ def upgrade_schema(database_url: str) -> None:
 
 
 def tie_blob_store(store: Store, blobs: LocalBlobs, new_blob_store: bool = False) -> str:
-    """
-    Give the database and the blob store one id; returns it.
+    """Give the database and the blob store one id; returns it.
 
     A database that knows a store refuses an empty directory, which may be a volume that was not mounted, unless
     `new_blob_store` says that it is meant.

@@ -1,5 +1,4 @@
-"""
-The error tree. Foreign exceptions are translated into it where they enter, with `from`.
+"""The error tree. Foreign exceptions are translated into it where they enter, with `from`.
 
 ClipwardenError
 ├── MediaError       the file's fault: final, the analysis is rejected with a RejectCode

@@ -6,10 +6,11 @@ from typing import Any
 from uuid import UUID
 
 from celery import Celery
+from kombu.exceptions import OperationalError
+
 from clipwarden.shared.contracts import Branch, Stage
 from clipwarden.shared.errors import Unavailable
 from clipwarden.shared.settings import Settings
-from kombu.exceptions import OperationalError
 
 
 class Queue(StrEnum):

@@ -1,5 +1,4 @@
-"""
-Every setting, once: the only reader of the environment (`CLIPWARDEN_*`).
+"""Every setting, once: the only reader of the environment (`CLIPWARDEN_*`).
 
 Built in `create_app`, at worker start and in the command line, nowhere else. A bad value stops the process with
 the variable's name.
@@ -8,9 +7,10 @@ the variable's name.
 from pathlib import Path
 from typing import Annotated, Literal
 
-from clipwarden.shared.errors import ConfigError
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from clipwarden.shared.errors import ConfigError
 
 PREFIX = "CLIPWARDEN_"
 MEBIBYTE = 1024 * 1024

@@ -6,6 +6,7 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
+
 from clipwarden.shared.errors import ClipwardenError
 from clipwarden.shared.logs import configure_logging
 from clipwarden.shared.queue import Queue, celery_config

@@ -3,6 +3,7 @@
 from uuid import UUID
 
 from billiard.exceptions import SoftTimeLimitExceeded
+
 from clipwarden.models.assess import assess
 from clipwarden.shared.bundle import read_part
 from clipwarden.shared.codes import SENTENCES, FailCode
@@ -18,8 +19,7 @@ log = logger(__name__)
 
 
 def assess_branch(process: WorkerProcess, branch: Branch, analysis_id: UUID, granted: Granted) -> None:
-    """
-    Judge the branch's part with exactly the detectors of the analysis's pipeline.
+    """Judge the branch's part with exactly the detectors of the analysis's pipeline.
 
     Raises ElsewherePlease if this process holds others, WorkerFault for this process's faults, Unavailable.
     """

@@ -9,6 +9,7 @@ from celery import chord
 from celery.exceptions import CeleryError
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
+
 from clipwarden.models.plan import plan
 from clipwarden.models.run import part, prepare, skips
 from clipwarden.shared.bundle import write_part
@@ -26,8 +27,7 @@ log = logger(__name__)
 
 
 def ingest(process: WorkerProcess, analysis_id: UUID, granted: Granted) -> None:
-    """
-    Probe, decode and bundle a file, then send its branches; or reject it with a code.
+    """Probe, decode and bundle a file, then send its branches; or reject it with a code.
 
     Raises WorkerFault if the blob store is not the right one, Unavailable, ElsewherePlease.
     """

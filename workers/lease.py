@@ -7,6 +7,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from celery import Task as CeleryTask
+
 from clipwarden.shared.contracts import Stage
 from clipwarden.shared.errors import ClipwardenError, ConfigError, Unavailable, WorkerFault
 from clipwarden.shared.logs import log_context, logger
@@ -68,8 +69,7 @@ def with_lease(
     limit_s: float,
     do: Callable[[Granted], Any],
 ) -> None:
-    """
-    Run `do` as the owner of the stage.
+    """Run `do` as the owner of the stage.
 
     A settled stage: return, the message is done. A live lease elsewhere: retry later, never return, because a return
     counts as a finished header of the chord. A service that does not answer: retry. This worker's fault: leave.

@@ -86,8 +86,7 @@ class WorkerProcess:
         log.info("worker ready", queue=self.queue, detectors=[loaded.entry.name for loaded in self.detectors])
 
     def leave(self, reason: ClipwardenError) -> NoReturn:
-        """
-        End this worker, pool child and parent: it is this worker's fault, so another must do the work.
+        """End this worker, pool child and parent: it is this worker's fault, so another must do the work.
 
         Nothing is recorded; the lease of the running stage runs out and the stage is tried elsewhere.
         """

@@ -1,5 +1,4 @@
-"""
-`clipwarden sweep`: the safety net. Re-sends what was lost, ends what is overdue, fuses what was forgotten, and
+"""`clipwarden sweep`: the safety net. Re-sends what was lost, ends what is overdue, fuses what was forgotten, and
 deletes what is past its time. A plain process that lives when Redis does not; two at once take turns.
 """
 
@@ -12,6 +11,10 @@ from uuid import UUID
 
 from celery import Celery
 from celery.exceptions import CeleryError
+from kombu.exceptions import KombuError
+from redis import Redis
+from redis.exceptions import RedisError
+
 from clipwarden.models.fusion.bundle import FusionBundle, bundle_path, read_bundle
 from clipwarden.shared.blobs import LocalBlobs
 from clipwarden.shared.contracts import Stage
@@ -22,9 +25,6 @@ from clipwarden.shared.settings import Settings, load_settings
 from clipwarden.shared.store import Store
 from clipwarden.workers.fusing import fuse_analysis
 from clipwarden.workers.lease import ElsewherePlease
-from kombu.exceptions import KombuError
-from redis import Redis
-from redis.exceptions import RedisError
 
 UNFUSED_AGE_S = 2.0
 """How long the chord's body is given to fuse before the sweeper does."""

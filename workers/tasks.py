@@ -4,6 +4,7 @@ from functools import partial
 from uuid import UUID
 
 from celery import Task as CeleryTask
+
 from clipwarden.shared.contracts import Branch, Stage
 from clipwarden.shared.errors import Unavailable, WorkerFault
 from clipwarden.shared.logs import log_context

@@ -5,9 +5,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Self
 
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+
 from clipwarden.models.catalogue import CATALOGUE
 from clipwarden.shared.errors import WorkerFault
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 FORMAT = 1
 DEFAULT_BUNDLE = "default.json"
@@ -20,8 +21,7 @@ class Frozen(BaseModel):
 
 
 class Linear(Frozen):
-    """
-    Logistic regression over standardised columns: intercept + Σ coef · (x - mean) / scale.
+    """Logistic regression over standardised columns: intercept + Σ coef · (x - mean) / scale.
 
     Coefficients are not negative: more suspicion never lowers P(fake).
     """

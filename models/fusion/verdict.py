@@ -104,12 +104,16 @@ def _leanings(contributions: Sequence[Contribution]) -> tuple[Reason, ...]:
     ranked = sorted(contributions, key=lambda c: -abs(c.log_odds))
     return tuple(
         Reason(
-            code="leans_fake" if c.log_odds > 0 else "leans_real",
-            text=f"{c.detector} ({c.branch}) leans to {'fake' if c.log_odds > 0 else 'real'}: {c.log_odds:+.2f} log-odds.",
+            code=f"leans_{_side(c)}",
+            text=f"{c.detector} ({c.branch}) leans to {_side(c)}: {c.log_odds:+.2f} log-odds.",
         )
         for c in ranked
         if abs(c.log_odds) >= NOTABLE_LOG_ODDS
     )
+
+
+def _side(contribution: Contribution) -> Label:
+    return Label.FAKE if contribution.log_odds > 0 else Label.REAL
 
 
 def _caution(head: Head, label: Label) -> tuple[Reason, ...]:
@@ -119,7 +123,7 @@ def _caution(head: Head, label: Label) -> tuple[Reason, ...]:
     return (
         Reason(
             code="between_thresholds",
-            text=f"P(fake) lies between {t.real:.2f} and {t.fake:.2f}: at this strength of evidence the system is often wrong.",
+            text=f"P(fake) lies between {t.real:.2f} and {t.fake:.2f}: evidence this weak is often wrong.",
         ),
     )
 

@@ -1,0 +1,53 @@
+"""The connection to Postgres, and the one place where its errors become ours."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import DBAPIError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from clipwarden.shared.errors import ConfigError, Unavailable
+
+
+class Database:
+    """A pool of connections. `pool_size` is 1 in a worker process: its heartbeat shares the one connection."""
+
+    def __init__(self, database_url: str, pool_size: int = 5) -> None:
+        try:
+            self._engine = create_engine(
+                database_url.replace("postgresql://", "postgresql+psycopg2://", 1),
+                pool_size=pool_size,
+                max_overflow=0,
+                pool_pre_ping=True,
+                pool_timeout=10,
+                connect_args={"connect_timeout": 3},
+            )
+        except Exception as error:  # SQLAlchemy raises several unrelated kinds for a bad URL
+            raise ConfigError(f"CLIPWARDEN_DATABASE_URL is not a PostgreSQL URL: {error}") from error
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except ProgrammingError as error:
+            if "does not exist" in str(error.orig):
+                raise ConfigError(
+                    f"the database schema is not this version's: run `clipwarden db upgrade` ({error.orig})"
+                ) from error
+            raise
+        except PoolTimeout as error:
+            raise Unavailable(f"no database connection is free: {error}") from error
+        except DBAPIError as error:
+            if error.connection_invalidated or type(error).__name__ in {"OperationalError", "InterfaceError"}:
+                raise Unavailable(f"Postgres did not answer: {error.orig}") from error
+            raise
+
+    def ping(self) -> None:
+        """Raises Unavailable if Postgres does not answer."""
+        with self._transaction() as c:
+            c.execute(text("SELECT 1"))

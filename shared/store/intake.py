@@ -1,0 +1,111 @@
+"""The gateway's side of the store: the installation, its pipelines, new analyses, and reading them back."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from clipwarden.shared.contracts import Analysis, Manifest, Stage
+from clipwarden.shared.ids import new_id
+from clipwarden.shared.store.connection import Database
+from clipwarden.shared.store.rows import NewAnalysis, as_json, open_stages, to_analysis
+
+
+class Intake(Database):
+    """Takes analyses in and shows them."""
+
+    def store_id(self) -> str | None:
+        """The id of the blob store that belongs to this database, None before set-up."""
+        with self._transaction() as c:
+            return _text(c, "SELECT value FROM installation WHERE key = 'store_id'")
+
+    def set_store_id(self, store_id: str) -> None:
+        with self._transaction() as c:
+            c.execute(
+                text(
+                    "INSERT INTO installation (key, value) VALUES ('store_id', :id)"
+                    " ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+                ),
+                {"id": store_id},
+            )
+
+    def publish(self, pipeline_id: str, manifest: Manifest) -> None:
+        """Make this the pipeline of new analyses. Publishing one again moves it back to the front."""
+        with self._transaction() as c:
+            c.execute(
+                text(
+                    "INSERT INTO pipelines (id, manifest) VALUES (:id, CAST(:manifest AS jsonb))"
+                    " ON CONFLICT (id) DO UPDATE SET published_at = clock_timestamp()"
+                ),
+                {"id": pipeline_id, "manifest": manifest.model_dump_json()},
+            )
+
+    def current_pipeline(self) -> str | None:
+        with self._transaction() as c:
+            return _text(c, "SELECT id FROM pipelines ORDER BY published_at DESC LIMIT 1")
+
+    def manifest(self, pipeline_id: str) -> Manifest | None:
+        with self._transaction() as c:
+            found = c.scalar(text("SELECT manifest FROM pipelines WHERE id = :id"), {"id": pipeline_id})
+        return None if found is None else Manifest.model_validate(found)
+
+    def submit(self, new: NewAnalysis) -> UUID:
+        """Open an analysis and its ingest stage; the open row is also the outbox of the message to send."""
+        analysis_id = new_id()
+        with self._transaction() as c:
+            c.execute(
+                text(
+                    "INSERT INTO analyses"
+                    " (id, pipeline_id, state, filename, size_bytes, sha256, upload_key, tag, metadata, deadline_at)"
+                    " VALUES (:id, :pipeline, 'queued', :filename, :size, :sha256, :upload_key, :tag,"
+                    " CAST(:metadata AS jsonb), clock_timestamp() + make_interval(secs => :deadline))"
+                ),
+                {
+                    "id": analysis_id,
+                    "pipeline": new.pipeline,
+                    "filename": new.filename,
+                    "size": new.size_bytes,
+                    "sha256": new.sha256,
+                    "upload_key": new.upload_key,
+                    "tag": new.tag,
+                    "metadata": as_json(dict(new.metadata)),
+                    "deadline": new.deadline_s,
+                },
+            )
+            open_stages(c, analysis_id, [Stage.INGEST])
+        return analysis_id
+
+    def mark_sent(self, analysis_id: UUID, stages: Sequence[Stage], resend_after_s: float) -> None:
+        """Note that the messages of these stages are on their way; the sweeper doubles its patience each time."""
+        with self._transaction() as c:
+            c.execute(
+                text(
+                    "UPDATE stages SET sends = sends + 1,"
+                    " not_before = clock_timestamp() + make_interval(secs => :after * 2 ^ least(sends, 6))"
+                    " WHERE analysis_id = :id AND stage = ANY(:stages) AND status = 'open'"
+                ),
+                {"id": analysis_id, "stages": [s.value for s in stages], "after": resend_after_s},
+            )
+
+    def analysis(self, analysis_id: UUID) -> Analysis | None:
+        """The whole analysis, None if the id is unknown."""
+        with self._transaction() as c:
+            row = c.execute(
+                text(
+                    "SELECT a.*, v.verdict FROM analyses a LEFT JOIN verdicts v ON v.analysis_id = a.id WHERE a.id ="
+                    " :id"
+                ),
+                {"id": analysis_id},
+            ).one_or_none()
+            if row is None:
+                return None
+            stages = c.execute(
+                text("SELECT * FROM stages WHERE analysis_id = :id ORDER BY created_at, stage"),
+                {"id": analysis_id},
+            ).all()
+        return to_analysis(row, stages)
+
+
+def _text(c: Connection, statement: str) -> str | None:
+    found = c.scalar(text(statement))
+    return None if found is None else str(found)

@@ -1,0 +1,219 @@
+"""The workers' side of the store: claiming a stage, keeping it, settling it, and the one verdict."""
+
+from collections.abc import Callable, Mapping, Sequence
+from uuid import UUID, uuid4
+
+from sqlalchemy import text
+
+from clipwarden.shared.codes import SENTENCES, FailCode, RejectCode, SkipCode
+from clipwarden.shared.contracts import (
+    AnalysisState,
+    Branch,
+    BranchResult,
+    Manifest,
+    MediaProbe,
+    OutcomeStatus,
+    Stage,
+    StageStatus,
+    Verdict,
+)
+from clipwarden.shared.store.connection import Database
+from clipwarden.shared.store.rows import (
+    Busy,
+    Claim,
+    Granted,
+    Settled,
+    end_analysis,
+    fail_stage,
+    open_stages,
+    settle_stage,
+)
+
+
+class Work(Database):
+    """Leased work on stages."""
+
+    def claim(self, analysis_id: UUID, stage: Stage, lease_s: float, max_attempts: int, worker: str) -> Claim:
+        """Take the lease of a stage that is open, or whose lease ran out.
+
+        The attempt after the last allowed one settles the stage as poison instead.
+        """
+        token = uuid4()
+        with self._transaction() as c:
+            attempts = c.scalar(
+                text(
+                    "UPDATE stages s SET status = 'leased', attempts = attempts + 1, lease_token = :token, worker ="
+                    " :worker,"
+                    " leased_at = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => :lease),"
+                    " started_at = coalesce(s.started_at, clock_timestamp())"
+                    " FROM analyses a WHERE a.id = s.analysis_id AND s.analysis_id = :id AND s.stage = :stage"
+                    " AND a.state IN ('queued', 'running')"
+                    " AND (s.status = 'open' OR (s.status = 'leased' AND s.lease_until < clock_timestamp()))"
+                    " RETURNING s.attempts"
+                ),
+                {"id": analysis_id, "stage": stage.value, "token": token, "worker": worker, "lease": lease_s},
+            )
+            if attempts is None:
+                left = c.scalar(
+                    text(
+                        "SELECT extract(epoch FROM s.lease_until - clock_timestamp()) FROM stages s"
+                        " JOIN analyses a ON a.id = s.analysis_id WHERE s.analysis_id = :id AND s.stage = :stage"
+                        " AND s.status = 'leased' AND a.state IN ('queued', 'running')"
+                    ),
+                    {"id": analysis_id, "stage": stage.value},
+                )
+                return Settled() if left is None else Busy(max(0.0, float(left)))
+            if attempts > max_attempts:
+                fail_stage(c, analysis_id, stage, FailCode.POISON)
+                return Settled()
+            row = c.execute(
+                text(
+                    "UPDATE analyses a SET state = 'running', started_at = coalesce(a.started_at, clock_timestamp())"
+                    " FROM pipelines p WHERE a.id = :id AND p.id = a.pipeline_id"
+                    " RETURNING a.upload_key, a.probe, p.manifest"
+                ),
+                {"id": analysis_id},
+            ).one()
+        probe = None if row.probe is None else MediaProbe.model_validate(row.probe)
+        return Granted(token, attempts, Manifest.model_validate(row.manifest), row.upload_key, probe)
+
+    def extend(self, analysis_id: UUID, stage: Stage, token: UUID, lease_s: float) -> bool:
+        """Heartbeat. False if the lease is no longer ours, or the analysis ended."""
+        with self._transaction() as c:
+            return (
+                c.execute(
+                    text(
+                        "UPDATE stages s SET lease_until = clock_timestamp() + make_interval(secs => :lease) FROM"
+                        " analyses a"
+                        " WHERE a.id = s.analysis_id AND a.state = 'running' AND s.analysis_id = :id AND s.stage ="
+                        " :stage"
+                        " AND s.lease_token = :token AND s.status = 'leased'"
+                    ),
+                    {"id": analysis_id, "stage": stage.value, "token": token, "lease": lease_s},
+                ).rowcount
+                == 1
+            )
+
+    def hand_back(self, analysis_id: UUID, stage: Stage, token: UUID) -> None:
+        """Open the stage again for another worker; the attempt does not count."""
+        with self._transaction() as c:
+            c.execute(
+                text(
+                    "UPDATE stages SET status = 'open', attempts = attempts - 1, lease_token = NULL, lease_until = NULL"
+                    " WHERE analysis_id = :id AND stage = :stage AND lease_token = :token AND status = 'leased'"
+                ),
+                {"id": analysis_id, "stage": stage.value, "token": token},
+            )
+
+    def finish_ingest(
+        self,
+        analysis_id: UUID,
+        token: UUID,
+        probe: MediaProbe,
+        run: Sequence[Branch],
+        skipped: Mapping[Branch, SkipCode],
+    ) -> bool:
+        """Settle the ingest stage and open the branches, in one transaction. False if the lease was lost."""
+        with self._transaction() as c:
+            if not settle_stage(c, analysis_id, Stage.INGEST, token, StageStatus.OK, None, None, None):
+                return False
+            c.execute(
+                text("UPDATE analyses SET probe = CAST(:probe AS jsonb) WHERE id = :id"),
+                {"id": analysis_id, "probe": probe.model_dump_json()},
+            )
+            open_stages(c, analysis_id, [Stage(b) for b in run])
+            for branch, code in skipped.items():
+                result = BranchResult(branch=branch, status=OutcomeStatus.SKIPPED, code=code, message=SENTENCES[code])
+                c.execute(
+                    text(
+                        "INSERT INTO stages (analysis_id, stage, status, code, message, outcome, finished_at)"
+                        " VALUES (:id, :stage, 'skipped', :code, :message, CAST(:outcome AS jsonb), clock_timestamp())"
+                        " ON CONFLICT (analysis_id, stage) DO NOTHING"
+                    ),
+                    {
+                        "id": analysis_id,
+                        "stage": branch.value,
+                        "code": code,
+                        "message": result.message,
+                        "outcome": result.model_dump_json(),
+                    },
+                )
+        return True
+
+    def end_ingest(self, analysis_id: UUID, token: UUID, code: RejectCode | FailCode, message: str) -> bool:
+        """End the analysis at ingest: rejected for the file's fault, failed for ours. False if the lease was lost."""
+        with self._transaction() as c:
+            if not settle_stage(c, analysis_id, Stage.INGEST, token, StageStatus.FAILED, code, message, None):
+                return False
+            end_analysis(
+                c,
+                analysis_id,
+                AnalysisState.REJECTED if isinstance(code, RejectCode) else AnalysisState.FAILED,
+                code,
+                message,
+            )
+        return True
+
+    def finish_branch(self, analysis_id: UUID, token: UUID, result: BranchResult) -> bool:
+        """Settle a branch with its result. False if the lease was lost."""
+        with self._transaction() as c:
+            return settle_stage(
+                c,
+                analysis_id,
+                Stage(result.branch),
+                token,
+                StageStatus(result.status),
+                result.code,
+                result.message,
+                result.model_dump_json(),
+            )
+
+    def reopen_ingest(self, analysis_id: UUID, branch: Branch, token: UUID) -> None:
+        """The bundle is gone: give the branch back and have ingest make the bundle again."""
+        with self._transaction() as c:
+            c.execute(
+                text(
+                    "UPDATE stages SET status = 'open', lease_token = NULL, lease_until = NULL"
+                    " WHERE analysis_id = :id AND stage = :stage AND lease_token = :token AND status = 'leased'"
+                ),
+                {"id": analysis_id, "stage": branch.value, "token": token},
+            )
+            c.execute(
+                text(
+                    "UPDATE stages SET status = 'open', not_before = clock_timestamp(), finished_at = NULL"
+                    " WHERE analysis_id = :id AND stage = 'ingest' AND status = 'ok'"
+                ),
+                {"id": analysis_id},
+            )
+
+    def fuse(self, analysis_id: UUID, judge: Callable[[Manifest, Sequence[BranchResult]], Verdict]) -> bool:
+        """Judge an analysis all of whose stages are settled, exactly once; the row lock is the fence.
+
+        Returns True if this call closed it, False if it is closed already or a stage is still open.
+        """
+        with self._transaction() as c:
+            row = c.execute(
+                text(
+                    "SELECT a.state, p.manifest FROM analyses a JOIN pipelines p ON p.id = a.pipeline_id"
+                    " WHERE a.id = :id FOR UPDATE OF a"
+                ),
+                {"id": analysis_id},
+            ).one_or_none()
+            if row is None or row.state != AnalysisState.RUNNING:
+                return False
+            stages = c.execute(
+                text("SELECT stage, status, outcome FROM stages WHERE analysis_id = :id"), {"id": analysis_id}
+            ).all()
+            if any(s.status in {"open", "leased"} for s in stages) or not any(s.stage in set(Branch) for s in stages):
+                return False
+            results = [BranchResult.model_validate(s.outcome) for s in stages if s.stage in set(Branch)]
+            verdict = judge(
+                Manifest.model_validate(row.manifest),
+                sorted(results, key=lambda r: list(Branch).index(r.branch)),
+            )
+            c.execute(
+                text("INSERT INTO verdicts (analysis_id, verdict) VALUES (:id, CAST(:verdict AS jsonb))"),
+                {"id": analysis_id, "verdict": verdict.model_dump_json()},
+            )
+            end_analysis(c, analysis_id, AnalysisState.DONE, None, None)
+        return True

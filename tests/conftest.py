@@ -1,0 +1,92 @@
+"""One real Postgres and one real Redis-protocol server for the whole session; a fresh database for each test."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from sqlalchemy import create_engine, text
+
+from clipwarden.shared.blobs import LocalBlobs
+from clipwarden.shared.database import tie_blob_store, upgrade_schema
+from clipwarden.shared.ids import new_id
+from clipwarden.shared.local.postgres import EmbeddedPostgres
+from clipwarden.shared.local.valkey import EmbeddedValkey
+from clipwarden.shared.settings import Settings
+from clipwarden.shared.store import Store
+
+pytest_plugins = ["tests.media_fixtures"]
+TEMPLATE = "clipwarden_template"
+
+
+@pytest.fixture(scope="session")
+def server_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("servers")
+
+
+@pytest.fixture(scope="session")
+def postgres(server_dir: Path) -> Iterator[EmbeddedPostgres]:
+    server = EmbeddedPostgres(server_dir)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def valkey(server_dir: Path) -> Iterator[EmbeddedValkey]:
+    server = EmbeddedValkey(server_dir)
+    server.start()
+    yield server
+    server.stop()
+
+
+def _in_database(url: str, database: str) -> str:
+    before, _, query = url.partition("?")
+    return f"{before.rpartition('/')[0]}/{database}" + (f"?{query}" if query else "")
+
+
+def _administer(url: str, statement: str) -> None:
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def template(postgres: EmbeddedPostgres) -> str:
+    """A database with the schema, to be copied."""
+    _administer(postgres.url, f"CREATE DATABASE {TEMPLATE}")
+    upgrade_schema(_in_database(postgres.url, TEMPLATE))
+    return TEMPLATE
+
+
+@pytest.fixture
+def postgres_url(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
+    name = f"t{new_id().hex}"
+    _administer(postgres.url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield _in_database(postgres.url, name)
+    _administer(postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def redis_url(valkey: EmbeddedValkey) -> Iterator[str]:
+    yield valkey.url
+    with Redis.from_url(valkey.url) as client:
+        client.flushall()
+
+
+@pytest.fixture
+def settings(postgres_url: str, redis_url: str, tmp_path: Path) -> Settings:
+    """Settings of a set-up installation: schema, blob store, no pipeline yet."""
+    made = Settings(database_url=postgres_url, redis_url=redis_url, state_dir=tmp_path, blob_dir=tmp_path / "blobs")
+    store = Store(postgres_url, pool_size=1)
+    tie_blob_store(store, LocalBlobs(made.blobs))
+    store.close()
+    return made
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Store]:
+    opened = Store(settings.database_url)
+    yield opened
+    opened.close()
