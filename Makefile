@@ -1,0 +1,34 @@
+# Every target but help first makes .venv ready; that takes minutes once, and nothing afterwards.
+
+BIN := .venv/bin
+export CLIP
+
+.DEFAULT_GOAL := help
+.PHONY: help bootstrap demo up test test-long check bench
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+bootstrap: ## Make .venv ready, which every other target does by itself
+	@python3 deploy/bootstrap.py
+
+demo: bootstrap ## Run the system once on a sample clip, or on yours: make demo CLIP="my file.mp4"
+	@$(BIN)/clipwarden demo $${CLIP:+"$$CLIP"}
+
+up: bootstrap ## Run the system on this machine until Ctrl-C
+	@$(BIN)/clipwarden up
+
+test: bootstrap ## Run the tests against real servers (minutes)
+	@$(BIN)/pytest -m "not long"
+
+test-long: bootstrap ## Run the tests that take long as well
+	@$(BIN)/pytest
+
+check: bootstrap ## Check format, style, types and import rules
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy -p clipwarden
+	@$(BIN)/lint-imports
+
+bench: bootstrap ## Measure, print a table and write build/bench.json
+	@$(BIN)/python tests/bench/bench.py
