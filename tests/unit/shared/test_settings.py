@@ -1,0 +1,38 @@
+"""A bad setting stops the process with the variable's name; good ones come from the environment alone."""
+
+import pytest
+
+from clipwarden.shared.errors import ConfigError
+from clipwarden.shared.settings import load_settings
+
+
+def test_settings_come_from_prefixed_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIPWARDEN_LEASE_S", "90")
+    monkeypatch.setenv("CLIPWARDEN_ALLOWED_HOSTS", "a.example, b.example")
+    settings = load_settings()
+    assert settings.lease_s == 90
+    assert settings.allowed_hosts == ("a.example", "b.example")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CLIPWARDEN_MAX_UPLOAD_BYTES", "-1"),
+        ("CLIPWARDEN_DEVICE", "gpu"),
+        ("CLIPWARDEN_PORT", "http"),
+        ("CLIPWARDEN_LOG_LEVEL", "LOUD"),
+        ("CLIPWARDEN_HEARTBEAT_S", "50"),
+        ("CLIPWARDEN_ASSESS_SOFT_LIMIT_S", "400"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(
+        ConfigError, match=name.removeprefix("CLIPWARDEN_") + "|" + name.removeprefix("CLIPWARDEN_").lower()
+    ):
+        load_settings()
+
+
+def test_a_missing_setting_is_named_when_it_is_needed() -> None:
+    with pytest.raises(ConfigError, match="CLIPWARDEN_DATABASE_URL"):
+        load_settings().need("database_url")
