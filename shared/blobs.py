@@ -6,8 +6,10 @@ to start instead of losing files.
 
 import errno
 import hashlib
+import math
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,7 +21,16 @@ from clipwarden.shared.errors import ConfigError, StorageFull, Unavailable
 from clipwarden.shared.ids import new_id
 
 STORE_ID_FILE = "store-id"
+UPLOADS, PARTIAL = "uploads", "partial"
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+
+
+def _written(path: Path) -> float:
+    """When a file was last written; never, as it were, if it has gone meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 @contextmanager
@@ -114,8 +125,8 @@ class LocalBlobs:
     def create(self) -> BlobWriter:
         """Start an upload under a new key."""
         name = new_id().hex
-        key = f"uploads/{name}"
-        return BlobWriter(self.root / "partial" / name, self.root / key, key)
+        key = f"{UPLOADS}/{name}"
+        return BlobWriter(self.root / PARTIAL / name, self.root / key, key)
 
     def path(self, key: str) -> Path:
         """Where a blob is, or will be, on this machine."""
@@ -135,6 +146,13 @@ class LocalBlobs:
     def delete_bundle(self, analysis_id: UUID) -> None:
         """Remove all parts of an analysis's bundle."""
         shutil.rmtree(self.root / "bundles" / str(analysis_id), ignore_errors=True)
+
+    def older_than(self, folder: str, age_s: float) -> list[str]:
+        """Keys of the files right under a folder that were last written at least `age_s` ago."""
+        before = time.time() - age_s
+        with _translated("be listed"):
+            paths = list((self.root / folder).glob("*"))
+        return [f"{folder}/{p.name}" for p in paths if _written(p) < before]
 
     def keys(self) -> Iterator[str]:
         """Every blob and every unfinished upload; for checks and clean-up."""

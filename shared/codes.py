@@ -106,7 +106,7 @@ SENTENCES: dict[str, str] = {
     ProblemCode.FORBIDDEN: "This host, origin or key may not do that.",
     ProblemCode.NOT_FOUND: "There is nothing at this address; check the id.",
     ProblemCode.CONFLICT: "The resource is not in a state that allows this; read it again.",
-    ProblemCode.IDEMPOTENCY_IN_PROGRESS: "A request with this idempotency key is still running; wait and read its result.",
+    ProblemCode.IDEMPOTENCY_IN_PROGRESS: "A request with this idempotency key still runs; wait and read its result.",
     ProblemCode.TOO_LARGE: "The upload is over the size limit; send a smaller file.",
     ProblemCode.UNSUPPORTED_MEDIA_TYPE: "Send the file as multipart/form-data in a field named 'file'.",
     ProblemCode.INVALID: "The request does not have the expected fields; see detail.",

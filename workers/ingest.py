@@ -15,7 +15,7 @@ from clipwarden.models.run import part, prepare, skips
 from clipwarden.shared.bundle import write_part
 from clipwarden.shared.codes import SENTENCES, FailCode, RejectCode
 from clipwarden.shared.contracts import Branch, MediaProbe, Stage
-from clipwarden.shared.errors import MediaError, Unavailable, WorkerFault
+from clipwarden.shared.errors import ClipwardenError, MediaError, Unavailable
 from clipwarden.shared.logs import logger
 from clipwarden.shared.queue import Task, assess_task, send
 from clipwarden.shared.store import Granted
@@ -26,10 +26,14 @@ from clipwarden.workers.process import WorkerProcess
 log = logger(__name__)
 
 
+class UploadGone(ClipwardenError):  # noqa: N818 - named after what happened
+    """This upload is missing from a blob store that is otherwise the right one."""
+
+
 def ingest(process: WorkerProcess, analysis_id: UUID, granted: Granted) -> None:
     """Probe, decode and bundle a file, then send its branches; or reject it with a code.
 
-    Raises WorkerFault if the blob store is not the right one, Unavailable, ElsewherePlease.
+    Raises ConfigError if the blob store is not the right one, Unavailable, ElsewherePlease.
     """
     if granted.manifest.faces != process.faces.VERSION:
         raise ElsewherePlease(f"the pipeline wants faces {granted.manifest.faces}, here is {process.faces.VERSION}")
@@ -42,6 +46,9 @@ def ingest(process: WorkerProcess, analysis_id: UUID, granted: Granted) -> None:
     except SoftTimeLimitExceeded:
         _end(process, analysis_id, granted, FailCode.TIMEOUT, SENTENCES[FailCode.TIMEOUT])
         return
+    except UploadGone as error:
+        _end(process, analysis_id, granted, FailCode.INTERNAL, str(error))
+        return
     except MemoryError:
         _end(process, analysis_id, granted, FailCode.OUT_OF_MEMORY, SENTENCES[FailCode.OUT_OF_MEMORY])
         return
@@ -53,7 +60,7 @@ def _bundle(process: WorkerProcess, analysis_id: UUID, granted: Granted) -> tupl
     path = process.blobs.path(granted.upload_key or "uploads/none")
     if not path.is_file():
         process.blobs.check(process.store.store_id())
-        raise WorkerFault(f"the upload is not in the blob store: {granted.upload_key}")
+        raise UploadGone(f"the upload {granted.upload_key} is not in the blob store")
     probe = process.fence.probe(path)
     sampling, skipped = plan(probe, granted.manifest)
     clip = prepare(process.fence, path, probe, sampling, process.faces)

@@ -69,7 +69,7 @@ class WorkerProcess:
         return read_bundle(bundle_path())
 
     def warm(self) -> None:
-        """Check the blob store and load what this queue's tasks need. Raises WorkerFault, ConfigError or Unavailable."""
+        """Check the blob store, load what the queue's tasks need. Raises WorkerFault, ConfigError or Unavailable."""
         self.blobs.check(self.store.store_id())
         if self.queue is Queue.INGEST:
             _ = self.faces, self.fence

@@ -16,7 +16,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from clipwarden.models.fusion.bundle import FusionBundle, bundle_path, read_bundle
-from clipwarden.shared.blobs import LocalBlobs
+from clipwarden.shared.blobs import PARTIAL, UPLOADS, LocalBlobs
 from clipwarden.shared.contracts import Stage
 from clipwarden.shared.errors import Unavailable
 from clipwarden.shared.logs import configure_logging, log_context, logger
@@ -26,6 +26,8 @@ from clipwarden.shared.store import Store
 from clipwarden.workers.fusing import fuse_analysis
 from clipwarden.workers.lease import ElsewherePlease
 
+ORPHAN_AGE_S = 3600.0
+"""Older than any upload can take to be recorded."""
 UNFUSED_AGE_S = 2.0
 """How long the chord's body is given to fuse before the sweeper does."""
 
@@ -54,6 +56,7 @@ class Sweeper:
                 self._fuse_forgotten(done)
                 self._resend(done)
                 self._delete_uploads(done)
+                self._delete_orphans(done)
         return done
 
     def _end_overdue(self, done: Counter[str]) -> None:
@@ -109,6 +112,13 @@ class Sweeper:
             self._blobs.delete(key)
             self._store.forget_upload(analysis_id)
             done["uploads_deleted"] += 1
+
+    def _delete_orphans(self, done: Counter[str]) -> None:
+        """Delete what a gateway left when it died between keeping a file and recording it."""
+        kept = self._blobs.older_than(UPLOADS, ORPHAN_AGE_S)
+        for key in [*self._store.unknown_uploads(kept), *self._blobs.older_than(PARTIAL, ORPHAN_AGE_S)]:
+            self._blobs.delete(key)
+            done["orphans_deleted"] += 1
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,6 +1,6 @@
 """The sweeper's side of the store: what is overdue, unsent, unfused, or past its time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from uuid import UUID
 
@@ -123,6 +123,14 @@ class Upkeep(Database):
                 {"age": age_s, "limit": limit},
             ).all()
         return [(r.id, r.upload_key) for r in rows]
+
+    def unknown_uploads(self, keys: Sequence[str]) -> set[str]:
+        """Those of the keys that no analysis refers to."""
+        with self._transaction() as c:
+            known = c.scalars(
+                text("SELECT upload_key FROM analyses WHERE upload_key = ANY(:keys)"), {"keys": list(keys)}
+            ).all()
+        return set(keys) - set(known)
 
     def forget_upload(self, analysis_id: UUID) -> None:
         """Note that the analysis's upload is deleted."""

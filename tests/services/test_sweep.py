@@ -1,0 +1,122 @@
+"""The sweeper sends what was lost, holds back what was not, and cleans up, on real servers."""
+
+import os
+import time
+from collections.abc import Iterator
+from uuid import UUID
+
+import pytest
+from redis import Redis
+from sqlalchemy import create_engine, text
+
+from clipwarden.models.fusion.bundle import bundle_path, read_bundle
+from clipwarden.shared.blobs import LocalBlobs
+from clipwarden.shared.codes import RejectCode, SkipCode
+from clipwarden.shared.contracts import AnalysisState, Branch, Label, Manifest, MediaKind, MediaProbe, Stage
+from clipwarden.shared.errors import Unavailable
+from clipwarden.shared.queue import SENTINEL_KEY
+from clipwarden.shared.settings import Settings
+from clipwarden.shared.store import Granted, NewAnalysis, Store
+from clipwarden.workers.sweep import Sweeper
+
+PROBE = MediaProbe(
+    kind=MediaKind.IMAGE,
+    container="png",
+    duration_s=0,
+    width=64,
+    height=64,
+    fps=0,
+    frames=1,
+    has_video=True,
+    has_audio=False,
+    size_bytes=9,
+)
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    with Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def analysis_id(store: Store) -> UUID:
+    store.publish("sha256:p", Manifest(detectors=(), faces="f", fusion=read_bundle(bundle_path())[1]))
+    new = NewAnalysis("a.png", 9, "ab", "uploads/x", "sha256:p", deadline_s=60)
+    return store.submit(new)
+
+
+def make_due(settings: Settings) -> None:
+    engine = create_engine(settings.database_url)
+    with engine.begin() as c:
+        c.execute(text("UPDATE stages SET not_before = clock_timestamp() - interval '1 second'"))
+    engine.dispose()
+
+
+def test_an_emptied_broker_gets_every_open_stage_at_once(settings: Settings, redis: Redis, analysis_id: UUID) -> None:
+    sweeper = Sweeper(settings)
+    assert sweeper.sweep()["sent"] == 1
+    assert redis.llen("ingest") == 1
+    assert redis.get(SENTINEL_KEY) is not None
+    assert sweeper.sweep()["sent"] == 0
+    redis.flushall()
+    assert sweeper.sweep()["sent"] == 1
+
+
+def test_a_lost_message_is_sent_again_but_a_waiting_one_is_not(
+    settings: Settings, redis: Redis, analysis_id: UUID
+) -> None:
+    sweeper = Sweeper(settings)
+    sweeper.sweep()
+    make_due(settings)
+    assert sweeper.sweep()["sent"] == 0
+    assert redis.llen("ingest") == 1
+    redis.delete("ingest")
+    make_due(settings)
+    assert sweeper.sweep()["sent"] == 1
+    assert redis.llen("ingest") == 1
+
+
+def test_a_forgotten_analysis_is_fused_without_redis(settings: Settings, store: Store, analysis_id: UUID) -> None:
+    claim = store.claim(analysis_id, Stage.INGEST, 60, 3, "w")
+    assert isinstance(claim, Granted)
+    store.finish_ingest(analysis_id, claim.token, PROBE, [], dict.fromkeys(Branch, SkipCode.NO_WEIGHTS))
+    engine = create_engine(settings.database_url)
+    with engine.begin() as c:
+        c.execute(text("UPDATE stages SET finished_at = clock_timestamp() - interval '5 seconds'"))
+    engine.dispose()
+    deaf = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
+    assert Sweeper(deaf).sweep()["fused"] == 1
+    analysis = store.analysis(analysis_id)
+    assert analysis is not None
+    assert analysis.state is AnalysisState.DONE
+    assert analysis.verdict is not None
+    assert (analysis.verdict.label, analysis.verdict.probability) == (Label.INCONCLUSIVE, None)
+
+
+def test_uploads_of_rejected_files_and_orphans_are_deleted_and_others_stay(
+    settings: Settings, store: Store, analysis_id: UUID
+) -> None:
+    blobs = LocalBlobs(settings.blobs)
+    for key in ("uploads/x", "uploads/orphan", "uploads/fresh", "partial/dead"):
+        blobs.path(key).parent.mkdir(exist_ok=True)
+        blobs.path(key).write_bytes(b"x")
+    long_ago = time.time() - 7200
+    for key in ("uploads/x", "uploads/orphan", "partial/dead"):
+        os.utime(blobs.path(key), (long_ago, long_ago))
+    sweeper = Sweeper(settings)
+    assert sweeper.sweep()["orphans_deleted"] == 2
+    assert list(blobs.keys()) == ["uploads/fresh", "uploads/x"]
+    claim = store.claim(analysis_id, Stage.INGEST, 60, 3, "w")
+    assert isinstance(claim, Granted)
+    store.end_ingest(analysis_id, claim.token, RejectCode.NOT_MEDIA, "no")
+    assert sweeper.sweep()["uploads_deleted"] == 1
+    assert list(blobs.keys()) == ["uploads/fresh"]
+
+
+def test_without_postgres_a_sweep_is_unavailable_not_a_crash(settings: Settings, analysis_id: UUID) -> None:
+    sweeper = Sweeper(settings)
+    sweeper._store.close()
+    sweeper._store = Store("postgresql://nobody@127.0.0.1:1/none", pool_size=2)
+    with pytest.raises(Unavailable):
+        sweeper.sweep()
