@@ -40,6 +40,12 @@ CATALOGUE: dict[str, Feature] = {
     feature.name: feature
     for feature in (
         _probability(
+            "forensic_score",
+            Branch.VISUAL,
+            "forensic_mlp",
+            "logistic of the forensic MLP's mean logit over face crops",
+        ),
+        _probability(
             "forensic_prob_mean",
             Branch.VISUAL,
             "forensic_mlp",
@@ -61,7 +67,7 @@ CATALOGUE: dict[str, Feature] = {
             "audio_prob_fake",
             Branch.AUDIO,
             "cqcc_cnn",
-            "mean over windows of the CQCC network's P(spoofed speech)",
+            "logistic of the CQCC network's mean logit of spoofed speech over windows",
         ),
     )
 }

@@ -1,19 +1,22 @@
 """The Celery application of the workers: configuration, logs, and what a pool process does when it starts."""
 
 import signal
+import time
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 from celery import Celery
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
 
-from clipwarden.shared.errors import ClipwardenError
-from clipwarden.shared.logs import configure_logging
+from clipwarden.shared.errors import ClipwardenError, Unavailable
+from clipwarden.shared.logs import configure_logging, logger
 from clipwarden.shared.queue import Queue, celery_config
 from clipwarden.shared.settings import load_settings
 from clipwarden.workers.process import WorkerProcess
 
 settings = load_settings()
+log = logger(__name__)
 app = Celery("clipwarden", include=["clipwarden.workers.tasks"])
 app.conf.update(celery_config(settings))
 
@@ -36,9 +39,22 @@ def _warm_up(**_: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     process = here()
     try:
-        process.warm()
+        _patiently(process.warm, settings.worker_start_timeout_s / 2)
     except ClipwardenError as error:
         process.leave(error)
+
+
+def _patiently(do: Callable[[], None], patience_s: float) -> None:
+    """Repeat while a service does not answer. Raises Unavailable when patience ends."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return do()
+        except Unavailable as error:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("waiting for a service", reason=str(error))
+            time.sleep(1)
 
 
 @worker_process_shutdown.connect

@@ -35,7 +35,7 @@ class Heartbeat:
         every_s: float,
         limit_s: float,
     ) -> None:
-        self._beat = lambda: store.extend(analysis_id, stage, token, lease_s)
+        self._beat: Callable[[], bool] = lambda: store.extend(analysis_id, stage, token, lease_s)
         self._every_s, self._beats = every_s, int(limit_s / every_s)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)

@@ -55,7 +55,7 @@ def test_a_weights_file_has_the_recorded_digest_and_count(name):
     assert file_digest(path) == entry.sha256
     buffers = ("scaler_mean", "scaler_scale", "running_mean", "running_var", "num_batches_tracked")
     with safe_open(path, "np") as tensors:
-        sizes = [tensors.get_tensor(key).size for key in tensors.keys() if not key.endswith(buffers)]  # noqa: SIM118
+        sizes = [tensors.get_tensor(key).size for key in tensors.keys() if not key.endswith(buffers)]
     assert sum(sizes) == entry.parameters
 
 

@@ -14,7 +14,9 @@ TIME = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
-    op.create_table("installation", sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False))
+    op.create_table(
+        "installation", sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False)
+    )
     op.create_table(
         "pipelines",
         sa.Column("id", sa.Text, primary_key=True),
@@ -42,7 +44,9 @@ def upgrade() -> None:
         sa.Column("deadline_at", TIME, nullable=False),
     )
     op.create_index("analyses_unfinished", "analyses", ["deadline_at"], postgresql_where=sa.text("finished_at IS NULL"))
-    op.create_index("analyses_with_upload", "analyses", ["finished_at"], postgresql_where=sa.text("upload_key IS NOT NULL"))
+    op.create_index(
+        "analyses_with_upload", "analyses", ["finished_at"], postgresql_where=sa.text("upload_key IS NOT NULL")
+    )
     op.create_table(
         "stages",
         sa.Column("analysis_id", sa.Uuid, sa.ForeignKey("analyses.id", ondelete="CASCADE"), primary_key=True),
@@ -62,7 +66,9 @@ def upgrade() -> None:
         sa.Column("started_at", TIME),
         sa.Column("finished_at", TIME),
     )
-    op.create_index("stages_unsettled", "stages", ["not_before"], postgresql_where=sa.text("status IN ('open', 'leased')"))
+    op.create_index(
+        "stages_unsettled", "stages", ["not_before"], postgresql_where=sa.text("status IN ('open', 'leased')")
+    )
     op.create_table(
         "verdicts",
         sa.Column("analysis_id", sa.Uuid, sa.ForeignKey("analyses.id", ondelete="CASCADE"), primary_key=True),

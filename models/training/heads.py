@@ -3,7 +3,6 @@
 Everything that is reported comes from scores out of fold: of the detectors (their own folds) and of the head.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 
 from clipwarden.models.fusion.bundle import Head, Linear, Thresholds
+from clipwarden.models.training.measure import measures
 from clipwarden.shared.errors import ConfigError
 
 Floats = NDArray[np.float64]
@@ -120,44 +120,18 @@ def _thresholds(probability: Floats, fake: NDArray[np.bool_]) -> Thresholds:
 
 def _metrics(probability: Floats, table: Table, weight: Floats, thresholds: Thresholds) -> dict[str, float]:
     fake, score = table.fake, probability
-    low, high = _interval(lambda rows: auc(score[rows], fake[rows]), table.group)
+    measured = measures(fake, score, [str(g) for g in table.group], seed=0).auc
     clipped = np.clip(score, 1e-12, 1 - 1e-12)
     loss = -np.where(fake, np.log(clipped), np.log(1 - clipped))
     called = (score >= thresholds.fake) | (score <= thresholds.real)
     return {
         "clips": float(len(fake)),
         "real_clips": float((~fake).sum()),
-        "auc": auc(score, fake),
-        "auc_low": low,
-        "auc_high": high,
+        "auc": measured.value,
+        "auc_low": measured.low,
+        "auc_high": measured.high,
         "log_loss": float(weight @ loss / weight.sum()),
         "false_positive_rate": float((score[~fake] >= thresholds.fake).mean()),
         "true_positive_rate": float((score[fake] >= thresholds.fake).mean()),
         "conclusive_share": float(called.mean()),
     }
-
-
-def auc(score: Floats, fake: NDArray[np.bool_]) -> float:
-    """Area under the ROC curve, ties counted half (Mann-Whitney)."""
-    from scipy.stats import rankdata
-
-    positive, n = int(fake.sum()), len(fake)
-    if positive in {0, n}:
-        return float("nan")
-    ranks = rankdata(score)
-    return float((ranks[fake].sum() - positive * (positive + 1) / 2) / (positive * (n - positive)))
-
-
-def _interval(statistic: Callable[[NDArray[np.int64]], float], group: NDArray[np.int64]) -> tuple[float, float]:
-    """95 % bootstrap interval over groups, 500 draws, seeded."""
-    rng = np.random.default_rng(0)
-    names = np.unique(group)
-    members = {g: np.flatnonzero(group == g) for g in names}
-    draws = []
-    for _ in range(500):
-        rows = np.concatenate([members[g] for g in rng.choice(names, len(names))])
-        value = statistic(rows)
-        if np.isfinite(value):
-            draws.append(value)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(low), float(high)

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 
-from clipwarden.models.fusion.fit import TEMPERATURE_RANGE, Table, auc, fit_head, fit_linear, fit_temperature, logits
+from clipwarden.models.training.heads import TEMPERATURE_RANGE, Table, fit_head, fit_linear, fit_temperature, logits
 from clipwarden.shared.errors import ConfigError
 
 
@@ -56,9 +55,3 @@ def test_a_separable_set_and_a_single_class_are_refused() -> None:
     t = table(1.0)
     with pytest.raises(ConfigError, match="one class"):
         fit_head("h", Table(t.columns, t.x, np.zeros_like(t.fake), t.group, t.fold), "seeded numbers")
-
-
-def test_the_auc_is_the_area_under_the_curve() -> None:
-    rng = np.random.default_rng(0)
-    score, fake = rng.integers(0, 9, 200).astype(float), rng.random(200) < 0.4
-    assert auc(score, fake) == pytest.approx(roc_auc_score(fake, score))
