@@ -1,0 +1,1 @@
+"""The gateway: HTTP in, JSON out. It stores, queues and reads; it computes nothing."""

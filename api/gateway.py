@@ -1,0 +1,183 @@
+"""What the routes do behind HTTP: take an upload over into the store and the queue, and read analyses back."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+import redis
+from anyio.to_thread import run_sync
+from fastapi import Depends, Request
+
+from clipwarden.api.uploads import Upload
+from clipwarden.shared import queue
+from clipwarden.shared.blobs import LocalBlobs
+from clipwarden.shared.codes import ProblemCode
+from clipwarden.shared.contracts import Analysis, AnalysisState, Manifest, Stage
+from clipwarden.shared.errors import ClipwardenError, ProblemError, Unavailable
+from clipwarden.shared.logs import log_context, logger
+from clipwarden.shared.settings import Settings
+from clipwarden.shared.store import NewAnalysis, Store
+
+CHECK_S = 3.0
+SEND_S = 1.0
+SENDERS = 4
+"""Threads that may hang on a silent Redis: their own, so that uploads and reads go on."""
+POOL_SIZE = 10
+
+log = logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The services behind one gateway process. Methods that are not coroutines block: call them in a thread."""
+
+    settings: Settings
+    store: Store
+    blobs: LocalBlobs
+    senders: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SENDERS, "send"))
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """Connect. Raises ConfigError for missing settings or another installation's blob store, or Unavailable."""
+        settings.need("database_url", "redis_url")
+        gateway = cls(settings, Store(settings.database_url, POOL_SIZE), LocalBlobs(settings.blobs))
+        try:
+            gateway.check_blobs()
+        except BaseException:
+            gateway.close()
+            raise
+        return gateway
+
+    def close(self) -> None:
+        self.senders.shutdown(wait=False, cancel_futures=True)
+        self.store.close()
+
+    def pipeline(self) -> str:
+        """The pipeline of new analyses. Raises ProblemError while none is published."""
+        found = self.store.current_pipeline()
+        if found is None:
+            raise ProblemError(
+                ProblemCode.UNAVAILABLE,
+                "No pipeline is published: the operator runs `clipwarden pipeline publish` to take clips.",
+                retry_after_s=10,
+            )
+        return found
+
+    def manifest(self) -> tuple[str, Manifest]:
+        """The current pipeline's id and manifest."""
+        pipeline = self.pipeline()
+        manifest = self.store.manifest(pipeline)
+        assert manifest is not None, "pipelines are never deleted"
+        return pipeline, manifest
+
+    def accept(self, upload: Upload, pipeline: str) -> Analysis:
+        """Commit the upload and open its analysis. From here on it will be examined, sent by us or by the sweeper.
+
+        If Postgres fails here the file stays, since the commit may have gone through; the sweeper deletes orphans.
+        """
+        key = upload.writer.commit()
+        new = NewAnalysis(
+            filename=upload.filename,
+            size_bytes=upload.writer.size,
+            sha256=upload.writer.sha256,
+            upload_key=key,
+            pipeline=pipeline,
+            deadline_s=self.settings.deadline_s,
+            tag=upload.tag,
+            metadata=upload.metadata,
+        )
+        analysis_id = self.store.submit(new)
+        try:
+            return self.analysis(analysis_id)
+        except ClipwardenError as error:  # taken is taken: an error now would only make the client send it again
+            log.warning("taken but not read back", analysis_id=str(analysis_id), reason=str(error))
+            return _as_submitted(analysis_id, new)
+
+    def analysis(self, analysis_id: UUID) -> Analysis:
+        """Raises ProblemError for an unknown id."""
+        found = self.store.analysis(analysis_id)
+        if found is None:
+            raise ProblemError(ProblemCode.NOT_FOUND)
+        return found
+
+    def check_blobs(self) -> None:
+        """Raises ConfigError or Unavailable unless the blob store is the one this database knows."""
+        self.blobs.check(self.store.store_id())
+
+    def check_redis(self) -> None:
+        """Raises Unavailable."""
+        try:
+            with redis.Redis.from_url(
+                self.settings.redis_url, socket_timeout=2, socket_connect_timeout=2, retry=None
+            ) as client:
+                client.ping()
+        except (redis.RedisError, OSError) as error:
+            raise Unavailable(f"Redis did not answer: {error}") from error
+
+    async def send(self, analysis_id: UUID) -> None:
+        """Try to send an analysis to the workers, for a second at most; otherwise the sweeper sends it."""
+        sent = self.senders.submit(copy_context().run, self._send, analysis_id)
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(sent), SEND_S)
+        except TimeoutError:
+            log.warning("not sent in time", analysis_id=str(analysis_id))
+
+    async def readiness(self) -> dict[str, bool]:
+        """Each service, and whether it answered in time; why not is in the log."""
+        checks = {"redis": self.check_redis, "postgres": self.store.ping, "blob_store": self.check_blobs}
+        answers = await asyncio.gather(*(_answers(name, check) for name, check in checks.items()))
+        return dict(zip(checks, answers, strict=True))
+
+    def _send(self, analysis_id: UUID) -> None:
+        with log_context(analysis_id=str(analysis_id)):
+            try:
+                queue.send(self.settings, queue.Task.INGEST, analysis_id)
+                self.store.mark_sent(analysis_id, [Stage.INGEST], self.settings.resend_after_s)
+            except Unavailable as error:
+                log.warning("not sent, left to the sweeper", reason=str(error))
+
+
+def _as_submitted(analysis_id: UUID, new: NewAnalysis) -> Analysis:
+    """A fresh analysis as the database will tell it, but for the clock."""
+    return Analysis(
+        id=analysis_id,
+        state=AnalysisState.QUEUED,
+        pipeline=new.pipeline,
+        filename=new.filename,
+        size_bytes=new.size_bytes,
+        sha256=new.sha256,
+        probe=None,
+        code=None,
+        message=None,
+        created_at=datetime.now(UTC),
+        started_at=None,
+        finished_at=None,
+        rerun_of=None,
+        tag=new.tag,
+        metadata=dict(new.metadata),
+        stages=(),
+        verdict=None,
+    )
+
+
+async def _answers(name: str, check: Callable[[], Any]) -> bool:
+    try:
+        async with asyncio.timeout(CHECK_S):
+            await run_sync(check, abandon_on_cancel=True)
+    except (ClipwardenError, TimeoutError) as error:
+        log.warning("not ready", failed=name, reason=str(error) or "no answer in time")
+        return False
+    return True
+
+
+def gateway_of(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+Services = Annotated[Gateway, Depends(gateway_of)]

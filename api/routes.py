@@ -1,0 +1,99 @@
+"""The routes of `/v1`, and the two that orchestrators probe."""
+
+from uuid import UUID
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Request, Response
+
+from clipwarden.api.gateway import Services
+from clipwarden.api.openapi import UPLOAD, UPLOADING, errors, headers
+from clipwarden.api.schemas import AnalysisView, DetectorsView, LiveView, ReadyView
+from clipwarden.api.uploads import received
+from clipwarden.shared.codes import ProblemCode
+from clipwarden.shared.errors import ProblemError
+
+POLL_S = "1"
+
+router = APIRouter()
+
+
+def parse_id(text: str) -> UUID:
+    """Raises ProblemError: an id that cannot be one names nothing."""
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise ProblemError(ProblemCode.NOT_FOUND) from error
+
+
+@router.post(
+    "/v1/analyses",
+    status_code=202,
+    response_model=AnalysisView,
+    openapi_extra=UPLOAD,
+    responses={
+        202: headers(Location="Where to read the analysis", Retry_After="Seconds to wait before reading it"),
+        **errors(*UPLOADING),
+    },
+    tags=["analyses"],
+)
+async def submit(request: Request, response: Response, gateway: Services) -> AnalysisView:
+    """Upload a file to have it examined. The answer comes as soon as the file is stored and queued."""
+    pipeline = await run_sync(gateway.pipeline)
+    async with received(request, gateway.blobs, gateway.settings.max_upload_bytes) as upload:
+        analysis = await run_sync(gateway.accept, upload, pipeline)
+    await gateway.send(analysis.id)
+    view = AnalysisView.from_domain(analysis)
+    response.headers["Location"] = view.links["self"]
+    response.headers["Retry-After"] = POLL_S
+    return view
+
+
+@router.get(
+    "/v1/analyses/{analysis_id}",
+    response_model=AnalysisView,
+    responses={
+        200: headers(Retry_After="While it has not ended: seconds to wait before reading it again"),
+        **errors(ProblemCode.NOT_FOUND, ProblemCode.UNAVAILABLE),
+    },
+    tags=["analyses"],
+)
+def show(analysis_id: str, response: Response, gateway: Services) -> AnalysisView:
+    """Read an analysis: its progress, then what every branch found and the verdict."""
+    view = AnalysisView.from_domain(gateway.analysis(parse_id(analysis_id)))
+    if not view.ended:
+        response.headers["Retry-After"] = POLL_S
+    return view
+
+
+@router.get(
+    "/v1/detectors",
+    response_model=DetectorsView,
+    responses=errors(ProblemCode.UNAVAILABLE),
+    tags=["detectors"],
+)
+def detectors(gateway: Services) -> DetectorsView:
+    """The detectors that new analyses are examined with, and the state of each."""
+    return DetectorsView.from_domain(*gateway.manifest())
+
+
+@router.get("/livez", response_model=LiveView, responses=errors(), tags=["health"])
+async def livez() -> LiveView:
+    """Whether this process answers at all; nothing behind it is asked."""
+    return LiveView(status="alive")
+
+
+@router.get(
+    "/readyz",
+    response_model=ReadyView,
+    responses=errors(ProblemCode.UNAVAILABLE),
+    tags=["health"],
+)
+async def readyz(gateway: Services) -> ReadyView:
+    """Whether Redis, Postgres and the blob store answer, and the blob store is the database's own."""
+    answers = await gateway.readiness()
+    down = [name for name, up in answers.items() if not up]
+    if down:
+        raise ProblemError(
+            ProblemCode.UNAVAILABLE, f"Not ready: {', '.join(down)} did not answer as expected.", retry_after_s=5
+        )
+    return ReadyView(status="ready", checks=dict.fromkeys(answers, "ok"))

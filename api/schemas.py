@@ -1,0 +1,287 @@
+"""The JSON of `/v1`: every name a client reads is chosen here, and each view is made from its domain value."""
+
+from datetime import datetime
+from typing import Any, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from clipwarden.api.progress import EARLY, Phase, percent, phase
+from clipwarden.shared.codes import SENTENCES
+from clipwarden.shared.contracts import (
+    Analysis,
+    AnalysisState,
+    Branch,
+    BranchResult,
+    DetectorOutcome,
+    DetectorState,
+    Label,
+    Manifest,
+    MediaKind,
+    OutcomeStatus,
+    StageRow,
+    StageStatus,
+    Verdict,
+)
+
+
+class View(BaseModel):
+    """Frozen; a client ignores fields that a newer gateway adds."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class ErrorView(View):
+    """Why an analysis ended without a verdict, and what to do."""
+
+    code: str
+    message: str
+
+
+class InputView(View):
+    """The file. What only reading it tells is null until ingest has read it."""
+
+    kind: MediaKind | None
+    filename: str
+    bytes: int
+    sha256: str = Field(description="Hexadecimal SHA-256 of the file")
+    duration_s: float | None
+    width: int | None
+    height: int | None
+    fps: float | None
+    has_audio: bool | None
+
+    @classmethod
+    def from_domain(cls, analysis: Analysis) -> Self:
+        seen = analysis.probe
+        return cls(
+            kind=seen.kind if seen else None,
+            filename=analysis.filename,
+            bytes=analysis.size_bytes,
+            sha256=analysis.sha256,
+            duration_s=seen.duration_s if seen else None,
+            width=seen.width if seen else None,
+            height=seen.height if seen else None,
+            fps=seen.fps if seen else None,
+            has_audio=seen.has_audio if seen else None,
+        )
+
+
+class WindowView(View):
+    start_s: float
+    end_s: float
+    score: float
+
+
+class EvidenceLink(View):
+    kind: str
+    href: str
+
+
+class DetectorView(View):
+    """One detector on this file. `score` is in [0, 1], 1 = fake, and is not calibrated."""
+
+    name: str
+    version: str
+    weights: str | None
+    status: OutcomeStatus
+    code: str | None
+    message: str | None
+    elapsed_ms: int
+    score: float | None
+    features: dict[str, float]
+    windows: list[WindowView]
+    evidence: list[EvidenceLink]
+
+    @classmethod
+    def from_domain(cls, outcome: DetectorOutcome) -> Self:
+        found = outcome.evidence
+        return cls(
+            name=outcome.name,
+            version=outcome.version,
+            weights=outcome.weights,
+            status=outcome.status,
+            code=outcome.code,
+            message=outcome.message or (outcome.code and SENTENCES.get(outcome.code)),
+            elapsed_ms=outcome.elapsed_ms,
+            score=found.score if found else None,
+            features=found.features if found else {},
+            windows=[WindowView(start_s=w.start_s, end_s=w.end_s, score=w.score) for w in found.windows]
+            if found
+            else [],
+            evidence=[],
+        )
+
+
+class BranchView(View):
+    """One branch: `open` and `leased` until it is settled, then ok, skipped or failed."""
+
+    status: StageStatus
+    code: str | None
+    message: str | None
+    elapsed_ms: int | None
+    detectors: list[DetectorView]
+
+    @classmethod
+    def from_domain(cls, row: StageRow) -> Self:
+        result = None if row.outcome is None else BranchResult.model_validate(row.outcome)
+        return cls(
+            status=row.status,
+            code=row.code,
+            message=row.message or (row.code and SENTENCES.get(row.code)),
+            elapsed_ms=result.elapsed_ms if result else None,
+            detectors=[DetectorView.from_domain(d) for d in result.detectors] if result else [],
+        )
+
+
+class ContributionView(View):
+    branch: Branch
+    detector: str
+    log_odds: float
+
+
+class ReasonView(View):
+    code: str
+    text: str
+
+
+class RangeView(View):
+    """A stretch of the clip that branches agree on."""
+
+    start_s: float
+    end_s: float
+    branches: list[Branch]
+    peak: float
+
+
+class VerdictView(View):
+    """`probability` is that of fake, calibrated; `baseline_logit` plus all `log_odds` is its logit, exactly."""
+
+    label: Label
+    probability: float | None
+    policy: str
+    head: str | None
+    coverage: float
+    degraded: bool
+    baseline_logit: float | None
+    contributions: list[ContributionView]
+    reasons: list[ReasonView]
+    ranges: list[RangeView]
+    localised: bool | None
+    out_of_domain: bool | None
+
+    @classmethod
+    def from_domain(cls, verdict: Verdict) -> Self:
+        return cls(
+            label=verdict.label,
+            probability=verdict.probability,
+            policy=verdict.policy,
+            head=verdict.head,
+            coverage=verdict.coverage,
+            degraded=verdict.degraded,
+            baseline_logit=verdict.baseline_logit,
+            contributions=[ContributionView(**c.model_dump()) for c in verdict.contributions],
+            reasons=[ReasonView(**r.model_dump()) for r in verdict.reasons],
+            ranges=[],
+            localised=None,
+            out_of_domain=None,
+        )
+
+
+class AnalysisView(View):
+    """An analysis, at whatever point of its way it is."""
+
+    id: UUID
+    state: AnalysisState
+    stage: Phase | None = Field(description="What a running analysis works on")
+    percent: int = Field(ge=0, le=100)
+    queue_position: int | None
+    eta_s: float | None
+    rerun_of: UUID | None
+    from_cache: bool
+    created_at: datetime
+    finished_at: datetime | None
+    tag: str | None
+    metadata: dict[str, Any]
+    pipeline: str
+    input: InputView
+    branches: dict[Branch, BranchView]
+    verdict: VerdictView | None
+    error: ErrorView | None
+    timings_ms: dict[str, int] = Field(description="Time queued, and time from first claim to settled of each stage")
+    links: dict[str, str]
+
+    @property
+    def ended(self) -> bool:
+        return self.finished_at is not None
+
+    @classmethod
+    def from_domain(cls, analysis: Analysis) -> Self:
+        return cls(
+            id=analysis.id,
+            state=analysis.state,
+            stage=phase(analysis) if analysis.state is AnalysisState.RUNNING else None,
+            percent=percent(analysis),
+            queue_position=None,
+            eta_s=None,
+            rerun_of=analysis.rerun_of,
+            from_cache=False,
+            created_at=analysis.created_at,
+            finished_at=analysis.finished_at,
+            tag=analysis.tag,
+            metadata=analysis.metadata,
+            pipeline=analysis.pipeline,
+            input=InputView.from_domain(analysis),
+            branches={Branch(r.stage): BranchView.from_domain(r) for r in analysis.stages if r.stage not in EARLY},
+            verdict=VerdictView.from_domain(analysis.verdict) if analysis.verdict else None,
+            error=_error(analysis),
+            timings_ms=_timings(analysis),
+            links={"self": f"/v1/analyses/{analysis.id}"},
+        )
+
+
+def _error(analysis: Analysis) -> ErrorView | None:
+    if analysis.code is None:
+        return None
+    return ErrorView(code=analysis.code, message=analysis.message or SENTENCES.get(analysis.code, analysis.code))
+
+
+def _timings(analysis: Analysis) -> dict[str, int]:
+    spans = {row.stage.value: (row.started_at, row.finished_at) for row in analysis.stages}
+    spans = {"queued": (analysis.created_at, analysis.started_at), **spans}
+    return {name: round(1000 * (end - start).total_seconds()) for name, (start, end) in spans.items() if start and end}
+
+
+class DetectorInfo(View):
+    """A detector of the current pipeline."""
+
+    name: str
+    version: str
+    branch: Branch
+    state: DetectorState
+    weights: str | None
+    runtime: str
+    dtype: str
+
+
+class DetectorsView(View):
+    """What new analyses will be examined with."""
+
+    pipeline: str
+    detectors: list[DetectorInfo]
+
+    @classmethod
+    def from_domain(cls, pipeline: str, manifest: Manifest) -> Self:
+        listed = [DetectorInfo(**d.model_dump(exclude={"needs"})) for d in manifest.detectors]
+        return cls(pipeline=pipeline, detectors=listed)
+
+
+class LiveView(View):
+    status: str = Field(examples=["alive"])
+
+
+class ReadyView(View):
+    """Every service the gateway needs, by name."""
+
+    status: str
+    checks: dict[str, str]

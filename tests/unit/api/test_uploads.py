@@ -1,0 +1,90 @@
+"""The form reader, whatever the pieces in which a body arrives."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipwarden.api.uploads import NAME_CHARACTERS, FormReader, safe_name
+from clipwarden.shared.codes import ProblemCode
+from clipwarden.shared.errors import ProblemError
+
+BOUNDARY = b"frontier"
+
+
+def body(content: bytes, filename: str = "a.mp4") -> bytes:
+    head = f'Content-Disposition: form-data; name="file"; filename="{filename}"'.encode()
+    tag = b'Content-Disposition: form-data; name="tag"\r\n\r\nmine'
+    return b"".join(
+        (b"--frontier\r\n", head, b"\r\n\r\n", content, b"\r\n--frontier\r\n", tag, b"\r\n--frontier--\r\n")
+    )
+
+
+@given(content=st.binary(min_size=1, max_size=300), cuts=st.lists(st.integers(0, 500), max_size=8))
+def test_the_files_bytes_survive_any_cutting(content: bytes, cuts: list[int]) -> None:
+    whole = body(content)
+    reader = FormReader(BOUNDARY, 1000)
+    bounds = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
+
+    taken = b""
+    for start, end in itertools.pairwise(bounds):
+        reader.feed(whole[start:end])
+        taken += reader.take()
+    reader.finish()
+
+    assert taken == content
+    assert reader.values == {"tag": b"mine"}
+
+
+@pytest.mark.parametrize("lookalike", [b"\r\n--frontie", b"\r\n--frontierx", b"--frontier--", b"\r\r\n--f"])
+def test_bytes_that_look_like_a_boundary_stay_in_the_file(lookalike: bytes) -> None:
+    content = b"a" + lookalike + b"b"
+    reader = FormReader(BOUNDARY, 1000)
+    for byte in body(content):
+        reader.feed(bytes([byte]))
+    reader.finish()
+
+    assert reader.take() == content
+
+
+def test_the_limit_is_the_files_own_size() -> None:
+    exact = FormReader(BOUNDARY, 10)
+    exact.feed(body(b"x" * 10))
+    exact.finish()
+
+    with pytest.raises(ProblemError) as refused:
+        FormReader(BOUNDARY, 10).feed(body(b"x" * 11))
+    assert refused.value.code == ProblemCode.TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    ("raw", "safe"),
+    [
+        ("clip.mp4", "clip.mp4"),
+        ("../../etc/passwd", "passwd"),
+        ("C:\\Users\\me\\clip.mp4", "clip.mp4"),
+        ("/abs/clip.mp4", "clip.mp4"),
+        ("..", "upload"),
+        ("", "upload"),
+        ("dir/", "upload"),
+        ("a\0b\r\nc.mp4", "abc.mp4"),
+        ("\u202egpj.exe", "gpj.exe"),
+        ("u\u0308ber 视频 🎬.mp4", "über 视频 🎬.mp4"),
+        (" .hidden ", "hidden"),
+        ("a" * 300 + ".mp4", "a" * 251 + ".mp4"),
+        ("a" * 300, "a" * 255),
+    ],
+)
+def test_a_file_name_is_reduced_to_a_safe_last_segment(raw: str, safe: str) -> None:
+    assert safe_name(raw) == safe
+
+
+@given(st.text())
+def test_no_file_name_holds_a_path_or_control_characters(raw: str) -> None:
+    name = safe_name(raw)
+
+    assert 1 <= len(name) <= NAME_CHARACTERS
+    assert not set(name) & {"/", "\\", "\0", "\n"}
+    assert name not in {".", ".."}
+    name.encode("utf-8")
