@@ -110,7 +110,10 @@ def _time_limits(settings: Settings) -> dict[str, dict[str, int]]:
 @cache
 def _producer(settings: Settings) -> Celery:
     app = Celery("clipwarden", set_as_current=False)
-    app.conf.update(celery_config(settings))
+    config = celery_config(settings)
+    # A sender must not hang on a silent Redis: the open row is kept and the sweeper sends it.
+    impatience = {"socket_timeout": 2, "socket_connect_timeout": 1}
+    app.conf.update(config | {"broker_transport_options": config["broker_transport_options"] | impatience})
     return app
 
 

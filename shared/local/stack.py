@@ -207,7 +207,7 @@ class Stack:
             record=self.state_dir / "run" / process.name,
             log=self.logs / f"{process.name}.log",
             steps=[(SIGTERM, self.settings.soft_shutdown_s + STOP_MARGIN_S)],
-            env={**self._environment(), **process.env, **self._extra_env},
+            env={**self._environment(), **self._extra_env},
             cwd=self.state_dir,
         )
 

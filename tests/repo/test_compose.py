@@ -43,10 +43,9 @@ def test_the_services_are_the_processes_of_the_table(services):
 
 
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda p: p.name)
-def test_a_service_runs_its_process_with_its_environment(services, process):
+def test_a_service_runs_its_process(services, process):
     service = services[process.name]
     assert tuple(service["command"]) == process.words
-    assert process.env.items() <= service["environment"].items()
 
 
 def test_the_set_up_runs_once_before_every_process(services):
