@@ -50,7 +50,7 @@ def _skip(branch: Branch, probe: MediaProbe, manifest: Manifest) -> SkipCode | N
 
 
 def _not_ready(detectors: Sequence[ManifestDetector]) -> SkipCode:
-    switched_off = bool(detectors) and all(d.state is DetectorState.DISABLED for d in detectors)
+    switched_off = any(d.state is DetectorState.DISABLED for d in detectors)
     return SkipCode.DISABLED if switched_off else SkipCode.NO_WEIGHTS
 
 

@@ -106,7 +106,7 @@ def test_a_branch_says_why_it_cannot_run(probe: Callable[..., MediaProbe]) -> No
     sampling, skips = plan(probe(), some)
     assert skips == {
         Branch.VISUAL: SkipCode.DISABLED,
-        Branch.AUDIO: SkipCode.NO_WEIGHTS,
+        Branch.AUDIO: SkipCode.DISABLED,
         Branch.LIPSYNC: SkipCode.NO_WEIGHTS,
         Branch.CLIP: SkipCode.NO_WEIGHTS,
     }

@@ -1,0 +1,69 @@
+"""`clipwarden models list`: every detector the project knows, its state, and how to get what is missing."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from clipwarden.models.detector import DETECTORS
+from clipwarden.models.weights import WeightsEntry, state_of, weights_table
+from clipwarden.shared.contracts import Branch, DetectorState
+
+_STYLES = {DetectorState.READY: "green", DetectorState.NO_WEIGHTS: "yellow", DetectorState.DISABLED: "dim"}
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One detector as the list shows it; parameters is 0 where the network is not fixed yet."""
+
+    name: str
+    branch: Branch
+    state: DetectorState
+    version: str
+    licence: str
+    parameters: int
+    obtain: str
+
+
+def listed() -> list[Listed]:
+    """Every entry of weights.toml, in its order. Reads no weights and imports no detector."""
+    return [_listed(name, entry) for name, entry in weights_table().items()]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the list; --json for machines."""
+    parser = argparse.ArgumentParser("clipwarden models", description=__doc__)
+    parser.add_argument("action", choices=["list"])
+    parser.add_argument("--json", action="store_true", help="print a JSON list")
+    options = parser.parse_args(argv)
+    console = Console()
+    if options.json:
+        console.out(json.dumps([asdict(entry) for entry in listed()], indent=2), highlight=False)
+    else:
+        console.print(_table(listed()))
+    return 0
+
+
+def _listed(name: str, entry: WeightsEntry) -> Listed:
+    ready = name in DETECTORS and state_of(entry) is DetectorState.READY
+    return Listed(
+        name=name,
+        branch=entry.branch,
+        state=DetectorState.READY if ready else DetectorState.NO_WEIGHTS,
+        version=entry.version,
+        licence=entry.licence,
+        parameters=entry.parameters,
+        obtain=entry.obtain,
+    )
+
+
+def _table(entries: Sequence[Listed]) -> Table:
+    table = Table("detector", "branch", "state", "version", "parameters", "licence", "how to get it")
+    for entry in entries:
+        state = f"[{_STYLES[entry.state]}]{entry.state}[/]"
+        count = f"{entry.parameters:,}" if entry.parameters else "-"
+        table.add_row(entry.name, entry.branch, state, entry.version, count, entry.licence, entry.obtain)
+    return table

@@ -1,0 +1,25 @@
+"""Scores the sound of the video clips with a finished speech network: material for the fusion heads."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from clipwarden.models.audio.cqcc_cnn import CqccCnn
+from clipwarden.models.training.run_folder import ScoreRow
+from clipwarden.models.training.video_data import VideoClip, prepared
+from clipwarden.shared.errors import NotApplicable
+
+
+def score_sound(data: Path, clips: Sequence[VideoClip], detector: CqccCnn, threads: int) -> Iterator[ScoreRow]:
+    """One row per clip with audible sound; its label is what the data says of the sound: bonafide or unknown.
+
+    The speech corpus and the video corpus share no recording, so every score is out of sample.
+    """
+    for clip, content in prepared(data, clips, CqccCnn.spec, threads):
+        try:
+            score = detector.assess(content).score
+        except NotApplicable:
+            continue
+        logit = float(np.log(score) - np.log1p(-score))
+        yield ScoreRow(clip.path, clip.audio_label, clip.group, clip.fold, logit)
