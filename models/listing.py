@@ -44,6 +44,8 @@ def main(argv: Sequence[str]) -> int:
         console.out(json.dumps([asdict(entry) for entry in listed()], indent=2), highlight=False)
     else:
         console.print(_table(listed()))
+        for entry in listed():
+            console.print(f"[bold]{entry.name}[/]  {entry.licence}\n    {entry.obtain}", highlight=False)
     return 0
 
 
@@ -61,9 +63,9 @@ def _listed(name: str, entry: WeightsEntry) -> Listed:
 
 
 def _table(entries: Sequence[Listed]) -> Table:
-    table = Table("detector", "branch", "state", "version", "parameters", "licence", "how to get it")
+    table = Table("detector", "branch", "state", "version", "parameters")
     for entry in entries:
         state = f"[{_STYLES[entry.state]}]{entry.state}[/]"
         count = f"{entry.parameters:,}" if entry.parameters else "-"
-        table.add_row(entry.name, entry.branch, state, entry.version, count, entry.licence, entry.obtain)
+        table.add_row(entry.name, entry.branch, state, entry.version, count)
     return table
