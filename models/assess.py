@@ -24,6 +24,15 @@ class Loaded:
     detector: Detector
 
 
+def pick_device(setting: str) -> str:
+    """The device that a CLIPWARDEN_DEVICE value names; "auto" is CUDA where there is one."""
+    if setting != "auto":
+        return setting
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def load(entry: ManifestDetector, device: str) -> Loaded:
     """Load a detector with exactly the weights the entry names. Raises WorkerFault."""
     return Loaded(entry, detector_class(entry.name).load(verified(entry.name, entry.weights), device))
@@ -78,9 +87,10 @@ def _outcome(loaded: Loaded, clip: Clip, passing: tuple[type[Exception], ...]) -
     except Exception as error:  # one clip must not stop a queue; the log keeps the traceback
         if isinstance(error, (WorkerFault, *passing)):
             raise
-        if "CUDA error" in str(error):
+        memory = "out of memory" in str(error)
+        if "CUDA error" in str(error) and not memory:
             raise WorkerFault(f"the device failed: {error}") from error
-        code = FailCode.OUT_OF_MEMORY if "out of memory" in str(error) else FailCode.INTERNAL
+        code = FailCode.OUT_OF_MEMORY if memory else FailCode.INTERNAL
         log.exception("detector failed", detector=entry.name)
         return ended(OutcomeStatus.FAILED, code, SENTENCES[code])
     return DetectorOutcome(

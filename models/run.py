@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from clipwarden.models.assess import Loaded, assess, load
+from clipwarden.models.assess import Loaded, assess, load, pick_device
 from clipwarden.models.examined import Examined, Refused, table
 from clipwarden.models.faces import Face, FaceDetector, crop
 from clipwarden.models.follow import Box, follow
@@ -100,7 +100,7 @@ class Laboratory:
 def open_laboratory(fence: Fence, only: frozenset[str] = frozenset(), device: str = "auto") -> Laboratory:
     """Load the installed detectors, or those named in `only`. Raises ConfigError for a name that cannot run."""
     manifest = restricted(local_manifest(), only)
-    where = _device() if device == "auto" else device
+    where = pick_device(device)
     detectors = {branch: tuple(load(entry, where) for entry in manifest.ready(branch)) for branch in Branch}
     return Laboratory(fence, FaceDetector(), manifest, read_bundle(bundle_path(), manifest.fusion)[0], detectors)
 
@@ -191,12 +191,6 @@ def _outcome(path: Path, laboratory: Laboratory) -> Examined | Refused:
 
 def _skipped(branch: Branch, code: SkipCode) -> BranchResult:
     return BranchResult(branch=branch, status=OutcomeStatus.SKIPPED, code=code, message=SENTENCES[code])
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _detect(decoded: Decoded, wanted: set[int], faces: FaceDetector) -> dict[int, list[Face]]:

@@ -21,7 +21,7 @@ from clipwarden.shared.errors import ConfigError, StorageFull, Unavailable
 from clipwarden.shared.ids import new_id
 
 STORE_ID_FILE = "store-id"
-UPLOADS, PARTIAL = "uploads", "partial"
+UPLOADS, PARTIAL, BUNDLES = "uploads", "partial", "bundles"
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -136,7 +136,7 @@ class LocalBlobs:
         return path
 
     def bundle_key(self, analysis_id: UUID, branch: str) -> str:
-        return f"bundles/{analysis_id}/{branch}.safetensors"
+        return f"{BUNDLES}/{analysis_id}/{branch}.safetensors"
 
     def delete(self, key: str) -> None:
         """Remove a blob; one that is gone already is no error."""
@@ -145,10 +145,10 @@ class LocalBlobs:
 
     def delete_bundle(self, analysis_id: UUID) -> None:
         """Remove all parts of an analysis's bundle."""
-        shutil.rmtree(self.root / "bundles" / str(analysis_id), ignore_errors=True)
+        shutil.rmtree(self.root / BUNDLES / str(analysis_id), ignore_errors=True)
 
     def older_than(self, folder: str, age_s: float) -> list[str]:
-        """Keys of the files right under a folder that were last written at least `age_s` ago."""
+        """Keys of the files and folders right under a folder that were last written at least `age_s` ago."""
         before = time.time() - age_s
         with _translated("be listed"):
             paths = list((self.root / folder).glob("*"))

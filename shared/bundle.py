@@ -9,7 +9,6 @@ import mmap
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -42,19 +41,20 @@ def write_part(path: Path, clip: Clip, facts: Mapping[str, str]) -> int:
         "duration_s": repr(clip.duration_s),
         "facts": json.dumps(dict(facts), sort_keys=True),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    draft = Path(name)
+    draft: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        draft = Path(name)
         save_file(tensors, draft, header)
         return _publish(draft, path)
     except (OSError, SafetensorError) as error:
         full = "os error 28" in str(error) or getattr(error, "errno", None) in NO_SPACE
         raise (StorageFull if full else Unavailable)(f"the bundle part could not be written: {error}") from error
     finally:
-        with suppress(FileNotFoundError):
-            draft.unlink()
+        if draft is not None:
+            draft.unlink(missing_ok=True)
 
 
 def read_part(path: Path) -> Clip:

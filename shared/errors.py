@@ -5,6 +5,7 @@ ClipwardenError
 ├── DetectorError    a detector failed on this clip: recorded, the other detectors go on
 ├── NotApplicable    this detector or branch does not apply: skipped with a SkipCode
 ├── WorkerFault      this worker's fault (device, weights, disk): nothing is recorded, the process leaves
+├── ElsewherePlease  this process holds other models than the analysis wants: another takes the stage
 ├── Unavailable      a service's fault: retry
 │   └── StorageFull  the blob store has no room
 ├── ProblemError     the HTTP request's fault: becomes a problem document
@@ -15,10 +16,9 @@ from clipwarden.shared.codes import SENTENCES, FailCode, ProblemCode, RejectCode
 
 
 class ClipwardenError(Exception):
-    """Root of everything we raise on purpose; `code` is stable, `retryable` says whether to try again."""
+    """Root of everything we raise on purpose; `code` is stable."""
 
     code: str = FailCode.INTERNAL
-    retryable: bool = False
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message or SENTENCES.get(self.code, self.code))
@@ -52,14 +52,15 @@ class NotApplicable(ClipwardenError):  # noqa: N818 - a normal outcome, not an e
 class WorkerFault(ClipwardenError):  # noqa: N818 - named after whose fault it is
     """This process cannot do its work (weights gone, device lost, blob store replaced)."""
 
-    retryable = True
+
+class ElsewherePlease(ClipwardenError):  # noqa: N818 - a request, not an error
+    """This process does not hold the analysis's pipeline; another must take the stage."""
 
 
 class Unavailable(ClipwardenError):  # noqa: N818 - named after the state it reports
     """Redis, Postgres or the blob store did not answer."""
 
     code = ProblemCode.UNAVAILABLE
-    retryable = True
 
 
 class StorageFull(Unavailable):

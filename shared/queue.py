@@ -44,6 +44,9 @@ ROUTES: dict[Task, Queue] = {
     Task.SETTLE: Queue.FUSION,
 }
 
+FUSE_SOFT_LIMIT_S = 30
+"""Fusion takes milliseconds; past this it hangs on a silent Postgres."""
+
 SENTINEL_KEY = "clipwarden:sentinel"
 """Set by the sweeper; its absence says that the broker was emptied."""
 
@@ -104,7 +107,13 @@ def celery_config(settings: Settings) -> dict[str, Any]:
 def _time_limits(settings: Settings) -> dict[str, dict[str, int]]:
     ingest = {"soft_time_limit": settings.ingest_soft_limit_s, "time_limit": settings.ingest_hard_limit_s}
     assess = {"soft_time_limit": settings.assess_soft_limit_s, "time_limit": settings.assess_hard_limit_s}
-    return {Task.INGEST.value: ingest, **{assess_task(b).value: assess for b in Branch}}
+    brief = {"soft_time_limit": FUSE_SOFT_LIMIT_S, "time_limit": 2 * FUSE_SOFT_LIMIT_S}
+    return {
+        Task.INGEST.value: ingest,
+        **{assess_task(b).value: assess for b in Branch},
+        Task.FUSE.value: brief,
+        Task.SETTLE.value: brief,
+    }
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
 
-from clipwarden.shared.errors import ClipwardenError, Unavailable
+from clipwarden.shared.errors import ClipwardenError, Unavailable, WorkerFault
 from clipwarden.shared.logs import configure_logging, logger
 from clipwarden.shared.queue import Queue, celery_config
 from clipwarden.shared.settings import load_settings
@@ -42,6 +42,9 @@ def _warm_up(**_: Any) -> None:
         _patiently(process.warm, settings.worker_start_timeout_s / 2)
     except ClipwardenError as error:
         process.leave(error)
+    except Exception as error:  # Celery drops what a signal handler raises; a worker without models must not consume
+        log.exception("worker cannot start")
+        process.leave(WorkerFault(f"could not start: {error!r}"))
 
 
 def _patiently(do: Callable[[], None], patience_s: float) -> None:

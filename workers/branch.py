@@ -8,11 +8,10 @@ from clipwarden.models.assess import assess
 from clipwarden.shared.bundle import read_part
 from clipwarden.shared.codes import SENTENCES, FailCode
 from clipwarden.shared.contracts import Branch, BranchResult, OutcomeStatus
-from clipwarden.shared.errors import Unavailable
+from clipwarden.shared.errors import ElsewherePlease, Unavailable
 from clipwarden.shared.logs import logger
 from clipwarden.shared.queue import Task, send
 from clipwarden.shared.store import Granted
-from clipwarden.workers.lease import ElsewherePlease
 from clipwarden.workers.process import WorkerProcess
 
 log = logger(__name__)
@@ -31,8 +30,8 @@ def assess_branch(process: WorkerProcess, branch: Branch, analysis_id: UUID, gra
     except Unavailable:
         process.blobs.check(process.store.store_id())
         log.warning("bundle is gone, ingest makes it again")
-        process.store.reopen_ingest(analysis_id, branch, granted.token)
-        send(process.settings, Task.INGEST, analysis_id)
+        if process.store.reopen_ingest(analysis_id, branch, granted.token):
+            send(process.settings, Task.INGEST, analysis_id)
         raise
     try:
         result = assess(branch, clip, process.detectors, passing=(SoftTimeLimitExceeded,))

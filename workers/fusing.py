@@ -7,9 +7,9 @@ from clipwarden.models.fusion.bundle import FusionBundle
 from clipwarden.models.fusion.verdict import judge
 from clipwarden.shared.blobs import LocalBlobs
 from clipwarden.shared.contracts import BranchResult, Manifest, Verdict
+from clipwarden.shared.errors import ElsewherePlease
 from clipwarden.shared.logs import logger
 from clipwarden.shared.store import Store
-from clipwarden.workers.lease import ElsewherePlease
 
 log = logger(__name__)
 

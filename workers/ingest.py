@@ -13,14 +13,13 @@ from redis.exceptions import RedisError
 from clipwarden.models.plan import plan
 from clipwarden.models.run import part, prepare, skips
 from clipwarden.shared.bundle import write_part
-from clipwarden.shared.codes import SENTENCES, FailCode, RejectCode
+from clipwarden.shared.codes import SENTENCES, FailCode, RejectCode, SkipCode
 from clipwarden.shared.contracts import Branch, MediaProbe, Stage
-from clipwarden.shared.errors import ClipwardenError, MediaError, Unavailable
+from clipwarden.shared.errors import ClipwardenError, ElsewherePlease, MediaError, Unavailable
 from clipwarden.shared.logs import logger
 from clipwarden.shared.queue import Task, assess_task, send
 from clipwarden.shared.store import Granted
 from clipwarden.workers.app import app
-from clipwarden.workers.lease import ElsewherePlease
 from clipwarden.workers.process import WorkerProcess
 
 log = logger(__name__)
@@ -39,24 +38,28 @@ def ingest(process: WorkerProcess, analysis_id: UUID, granted: Granted) -> None:
         raise ElsewherePlease(f"the pipeline wants faces {granted.manifest.faces}, here is {process.faces.VERSION}")
     started = time.perf_counter()
     try:
-        probe, run = _bundle(process, analysis_id, granted)
+        probe, skipped = _bundle(process, analysis_id, granted)
+        run = [b for b in Branch if b not in skipped]
+        settled = process.store.finish_ingest(analysis_id, granted.token, probe, run, skipped)
     except MediaError as error:
         _end(process, analysis_id, granted, RejectCode(error.code), str(error))
-        return
-    except SoftTimeLimitExceeded:
-        _end(process, analysis_id, granted, FailCode.TIMEOUT, SENTENCES[FailCode.TIMEOUT])
-        return
     except UploadGone as error:
         _end(process, analysis_id, granted, FailCode.INTERNAL, str(error))
-        return
+    except SoftTimeLimitExceeded:
+        _end(process, analysis_id, granted, FailCode.TIMEOUT, SENTENCES[FailCode.TIMEOUT])
     except MemoryError:
         _end(process, analysis_id, granted, FailCode.OUT_OF_MEMORY, SENTENCES[FailCode.OUT_OF_MEMORY])
-        return
-    log.info("ingested", kind=probe.kind, branches=run, elapsed_ms=round((time.perf_counter() - started) * 1000))
-    _dispatch(process, analysis_id, run)
+    else:
+        elapsed_ms = round((time.perf_counter() - started) * 1000)
+        if settled:
+            log.info("ingested", kind=probe.kind, branches=run, elapsed_ms=elapsed_ms)
+            _dispatch(process, analysis_id, run)
+        else:
+            log.warning("lease lost, another worker ingests", elapsed_ms=elapsed_ms)
 
 
-def _bundle(process: WorkerProcess, analysis_id: UUID, granted: Granted) -> tuple[MediaProbe, Sequence[Branch]]:
+def _bundle(process: WorkerProcess, analysis_id: UUID, granted: Granted) -> tuple[MediaProbe, dict[Branch, SkipCode]]:
+    """Write the parts of the branches that apply; returns the others with their codes."""
     path = process.blobs.path(granted.upload_key or "uploads/none")
     if not path.is_file():
         process.blobs.check(process.store.store_id())
@@ -65,28 +68,22 @@ def _bundle(process: WorkerProcess, analysis_id: UUID, granted: Granted) -> tupl
     sampling, skipped = plan(probe, granted.manifest)
     clip = prepare(process.fence, path, probe, sampling, process.faces)
     skipped = skipped | skips(clip, granted.manifest, [b for b in Branch if b not in skipped])
-    run = [b for b in Branch if b not in skipped]
-    for branch in run:
-        key = process.blobs.bundle_key(analysis_id, branch)
-        target = process.blobs.path(key)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_part(
-            target,
-            part(clip, granted.manifest.ready(branch)),
-            {"analysis_id": str(analysis_id), "branch": branch},
-        )
-    if not process.store.finish_ingest(analysis_id, granted.token, probe, run, skipped):
-        log.warning("lease lost, another worker ingests")
-    return probe, run
+    for branch in Branch:
+        if branch not in skipped:
+            target = process.blobs.path(process.blobs.bundle_key(analysis_id, branch))
+            facts = {"analysis_id": str(analysis_id), "branch": branch}
+            write_part(target, part(clip, granted.manifest.ready(branch)), facts)
+    return probe, skipped
 
 
 def _end(
     process: WorkerProcess, analysis_id: UUID, granted: Granted, code: RejectCode | FailCode, message: str
 ) -> None:
     log.info("not analysable", code=code, reason=message)
+    if not process.store.end_ingest(analysis_id, granted.token, code, message):
+        return  # the lease was lost: the files are another worker's now
     process.blobs.delete_bundle(analysis_id)
-    ended = process.store.end_ingest(analysis_id, granted.token, code, message)
-    if ended and isinstance(code, RejectCode) and granted.upload_key:
+    if isinstance(code, RejectCode) and granted.upload_key:
         process.blobs.delete(granted.upload_key)
         process.store.forget_upload(analysis_id)
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
@@ -9,17 +10,13 @@ from uuid import UUID
 from celery import Task as CeleryTask
 
 from clipwarden.shared.contracts import Stage
-from clipwarden.shared.errors import ClipwardenError, ConfigError, Unavailable, WorkerFault
+from clipwarden.shared.errors import ConfigError, ElsewherePlease, Unavailable, WorkerFault
 from clipwarden.shared.logs import log_context, logger
 from clipwarden.shared.store import Busy, Granted, Settled, Store
 from clipwarden.workers.process import WorkerProcess
 
 RETRY_AFTER_FAULT_S = 5.0
 log = logger(__name__)
-
-
-class ElsewherePlease(ClipwardenError):  # noqa: N818 - a request, not an error
-    """This process does not hold the analysis's pipeline; another must take the stage."""
 
 
 class Heartbeat:
@@ -38,7 +35,7 @@ class Heartbeat:
         self._beat: Callable[[], bool] = lambda: store.extend(analysis_id, stage, token, lease_s)
         self._every_s, self._beats = every_s, int(limit_s / every_s)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name="heartbeat", daemon=True)
 
     def _run(self) -> None:
         for _ in range(self._beats):
@@ -78,7 +75,7 @@ def with_lease(
     with log_context(analysis_id=str(analysis_id), stage=stage.value):
         try:
             claim = process.store.claim(analysis_id, stage, s.lease_s, s.max_attempts, process.name)
-        except Unavailable as error:
+        except (Unavailable, ElsewherePlease) as error:
             raise task.retry(exc=error, countdown=RETRY_AFTER_FAULT_S) from error
         match claim:
             case Settled():

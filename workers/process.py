@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NoReturn
 
-from clipwarden.models.assess import Loaded, load
+from clipwarden.models.assess import Loaded, load, pick_device
 from clipwarden.models.faces import FaceDetector
 from clipwarden.models.fusion.bundle import FusionBundle, bundle_path, read_bundle
 from clipwarden.models.pipeline import local_detectors
@@ -76,13 +76,10 @@ class WorkerProcess:
         elif self.queue is Queue.FUSION:
             _ = self.fusion
         else:
-            device = self.settings.device
             entries = local_detectors(Branch(self.queue))
-            if entries and device == "auto":
-                import torch
-
-                device = "cuda" if torch.cuda.is_available() else "cpu"
-            self.detectors = tuple(load(entry, device) for entry in entries)
+            if entries:
+                device = pick_device(self.settings.device)
+                self.detectors = tuple(load(entry, device) for entry in entries)
         log.info("worker ready", queue=self.queue, detectors=[loaded.entry.name for loaded in self.detectors])
 
     def leave(self, reason: ClipwardenError) -> NoReturn:

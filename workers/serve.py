@@ -4,7 +4,6 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from clipwarden.shared.errors import ConfigError
 from clipwarden.shared.queue import Queue
 from clipwarden.shared.settings import PREFIX, load_settings
 
@@ -12,7 +11,9 @@ from clipwarden.shared.settings import PREFIX, load_settings
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="clipwarden worker", description=__doc__)
     parser.add_argument("queue", choices=[q.value for q in Queue])
-    queue = parser.parse_args(argv).queue
+    parser.add_argument("--name", help="node name, for a second worker of one queue on one host (default: the queue)")
+    arguments = parser.parse_args(argv)
+    queue = arguments.queue
     settings = load_settings()
     settings.need("redis_url", "database_url")
     os.environ[f"{PREFIX}WORKER_QUEUE"] = queue  # the pool's spawned process reads its settings anew
@@ -25,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
         [
             "worker",
             f"--queues={queue}",
-            f"--hostname={queue}@%h",
+            f"--hostname={arguments.name or queue}@%h",
             "--pool=prefork",
             "--concurrency=1",
             "--without-gossip",
@@ -47,5 +48,3 @@ def _check_weights(queue: str) -> None:
     for name, entry in weights_table().items():
         if entry.branch == queue and state_of(entry) is DetectorState.READY:
             verified(name)
-    if not os.access(os.getcwd(), os.R_OK):  # noqa: PTH109 - Celery puts the working directory on the path
-        raise ConfigError("the working directory is not readable")

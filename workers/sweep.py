@@ -16,15 +16,14 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from clipwarden.models.fusion.bundle import FusionBundle, bundle_path, read_bundle
-from clipwarden.shared.blobs import PARTIAL, UPLOADS, LocalBlobs
+from clipwarden.shared.blobs import BUNDLES, PARTIAL, UPLOADS, LocalBlobs
 from clipwarden.shared.contracts import Stage
-from clipwarden.shared.errors import Unavailable
+from clipwarden.shared.errors import ElsewherePlease, Unavailable
 from clipwarden.shared.logs import configure_logging, log_context, logger
 from clipwarden.shared.queue import ROUTES, SENTINEL_KEY, Task, celery_config, stage_task
 from clipwarden.shared.settings import Settings, load_settings
 from clipwarden.shared.store import Store
 from clipwarden.workers.fusing import fuse_analysis
-from clipwarden.workers.lease import ElsewherePlease
 
 ORPHAN_AGE_S = 3600.0
 """Older than any upload can take to be recorded."""
@@ -61,11 +60,11 @@ class Sweeper:
 
     def _end_overdue(self, done: Counter[str]) -> None:
         s = self._settings
-        ended = self._store.end_overdue(s.ingest_soft_limit_s, s.assess_soft_limit_s, s.max_attempts)
-        for code, stages in ended.items():
-            done[code.value] += len(stages)
-            for analysis_id, stage in stages:
-                log.warning("stage ended", analysis_id=str(analysis_id), stage=stage, code=code)
+        for analysis_id, stage, code in self._store.end_overdue(
+            s.ingest_soft_limit_s, s.assess_soft_limit_s, s.lease_s, s.heartbeat_s, s.max_attempts
+        ):
+            done[code.value] += 1
+            log.warning("ended", analysis_id=str(analysis_id), stage=stage or "fuse", code=code)
 
     def _fuse_forgotten(self, done: Counter[str]) -> None:
         for analysis_id in self._store.unfused(UNFUSED_AGE_S):
@@ -73,18 +72,21 @@ class Sweeper:
                 try:
                     done["fused"] += fuse_analysis(self._store, self._blobs, self._fusion, analysis_id)
                 except ElsewherePlease as error:
-                    log.info("left to another version's fusion worker", reason=str(error))
-                    self._send(Task.FUSE, analysis_id)
+                    log.info("left to the fusion worker of another version", reason=str(error))
+                except Unavailable:
+                    raise
+                except Exception:  # one analysis must not stop the sweep; its deadline ends it
+                    log.exception("cannot be fused")
+                    done["unfusable"] += 1
 
     def _resend(self, done: Counter[str]) -> None:
         """Send open rows that are due; all of them if the broker was emptied."""
         try:
             emptied = self._redis.get(SENTINEL_KEY) is None
             crowded = set() if emptied else self._crowded()
-            for due in self._store.due(everything=emptied):
-                if due.stage not in crowded:
-                    self._send(stage_task(due.stage), due.analysis_id)
-                    done["sent"] += 1
+            for due in self._store.due(emptied, crowded):
+                self._send(stage_task(due.stage), due.analysis_id)
+                done["sent"] += 1
                 self._store.mark_sent(due.analysis_id, [due.stage], self._settings.resend_after_s)
             if emptied:
                 self._redis.set(SENTINEL_KEY, "present")
@@ -100,10 +102,7 @@ class Sweeper:
     def _send(self, task: Task, analysis_id: UUID) -> None:
         aid = str(analysis_id)
         link = None
-        if task not in {
-            Task.INGEST,
-            Task.FUSE,
-        }:  # a branch sent alone is nobody's header, so it brings its own body
+        if task is not Task.INGEST:  # a branch sent alone is nobody's header, so it brings its own body
             link = self._celery.signature(Task.FUSE.value, args=[aid], immutable=True)
         self._celery.send_task(task.value, args=[aid], link=link, ignore_result=True)
 
@@ -114,10 +113,14 @@ class Sweeper:
             done["uploads_deleted"] += 1
 
     def _delete_orphans(self, done: Counter[str]) -> None:
-        """Delete what a gateway left when it died between keeping a file and recording it."""
+        """Delete what a process left when it died between keeping a file and recording it, or after the verdict."""
         kept = self._blobs.older_than(UPLOADS, ORPHAN_AGE_S)
         for key in [*self._store.unknown_uploads(kept), *self._blobs.older_than(PARTIAL, ORPHAN_AGE_S)]:
             self._blobs.delete(key)
+            done["orphans_deleted"] += 1
+        bundles = {UUID(key.rpartition("/")[2]) for key in self._blobs.older_than(BUNDLES, ORPHAN_AGE_S)}
+        for analysis_id in bundles - self._store.unfinished(list(bundles)):
+            self._blobs.delete_bundle(analysis_id)
             done["orphans_deleted"] += 1
 
 

@@ -6,14 +6,16 @@ from uuid import UUID
 from celery import Task as CeleryTask
 
 from clipwarden.shared.contracts import Branch, Stage
-from clipwarden.shared.errors import Unavailable, WorkerFault
+from clipwarden.shared.errors import ElsewherePlease, Unavailable, WorkerFault
 from clipwarden.shared.logs import log_context
 from clipwarden.shared.queue import Task, assess_task
 from clipwarden.workers.app import app, here
 from clipwarden.workers.branch import assess_branch
 from clipwarden.workers.fusing import fuse_analysis
 from clipwarden.workers.ingest import ingest
-from clipwarden.workers.lease import RETRY_AFTER_FAULT_S, ElsewherePlease, with_lease
+from clipwarden.workers.lease import RETRY_AFTER_FAULT_S, with_lease
+
+LONGEST_RETRY_S = 300.0
 
 
 @app.task(name=Task.INGEST.value, bind=True, max_retries=None, ignore_result=True)
@@ -48,7 +50,8 @@ def run_fuse(self: CeleryTask, analysis_id: str) -> None:
         except WorkerFault as fault:
             process.leave(fault)
         except (Unavailable, ElsewherePlease) as error:
-            raise self.retry(exc=error, countdown=RETRY_AFTER_FAULT_S) from error
+            patience_s = min(RETRY_AFTER_FAULT_S * 2**self.request.retries, LONGEST_RETRY_S)
+            raise self.retry(exc=error, countdown=patience_s) from error
 
 
 @app.task(name=Task.SETTLE.value, bind=True, max_retries=None, ignore_result=True)
@@ -57,7 +60,9 @@ def run_settle(self: CeleryTask, analysis_id: str) -> None:
     s = here().settings
     with log_context(analysis_id=analysis_id, stage="settle"):
         try:
-            here().store.end_overdue(s.ingest_soft_limit_s, s.assess_soft_limit_s, s.max_attempts)
+            here().store.end_overdue(
+                s.ingest_soft_limit_s, s.assess_soft_limit_s, s.lease_s, s.heartbeat_s, s.max_attempts
+            )
         except Unavailable as error:
             raise self.retry(exc=error, countdown=RETRY_AFTER_FAULT_S) from error
-    run_fuse.run(analysis_id)
+    run_fuse.apply_async((analysis_id,))

@@ -35,6 +35,8 @@ _START_S = 60.0
 _GRACE_S = 5.0
 _MOST_REPLY_BYTES = 4 * 1024 * 1024
 _LONGEST_DETAIL = 300
+_NOTICED_S = 0.5  # how long after its last word the end of the zygote may take to be seen
+_STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 _LIMIT_SIGNALS = frozenset({signal.SIGXCPU, signal.SIGALRM, signal.SIGKILL, signal.SIGXFSZ})
 
 
@@ -184,11 +186,21 @@ class _Zygote:
         except BaseException:  # a time limit or Ctrl-C of the caller: the child must not go on
             self._kill()
             raise
+        if not text and self._ended():
+            raise WorkerFault("the media decoder was ended from outside")
         return _parsed(text)
+
+    def _ended(self) -> bool:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_NOTICED_S)
+        return self._process.returncode is not None
 
     def _kill(self) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        if self._owner == os.getpid():
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_GRACE_S)
 
     def stop(self) -> None:
         """Close our end, which ends the zygote and its child; only the process that started it may wait for
@@ -228,11 +240,14 @@ def _parsed(text: bytes) -> dict[str, Any]:
 
 def _refused(code: object, detail: object) -> MediaError:
     known = next((c for c in RejectCode if c == code), RejectCode.DECODE_FAILED)
-    return MediaError(known, str(detail or "")[:_LONGEST_DETAIL])
+    return MediaError(known, "".join(c for c in str(detail or "") if c.isprintable())[:_LONGEST_DETAIL])
 
 
-def _died(exitcode: object) -> MediaError:
+def _died(exitcode: object) -> MediaError | WorkerFault:
+    """What a child's end says: a limit it hit, a stop from outside, or a decoder that the file broke."""
     number = -exitcode if isinstance(exitcode, int) else 0
+    if number in _STOP_SIGNALS:
+        return WorkerFault(f"the media decoder was stopped by {signal.Signals(number).name}")
     if number in _LIMIT_SIGNALS:
         return MediaError(RejectCode.DECODE_LIMIT, signal.Signals(number).name)
     return MediaError(RejectCode.DECODE_FAILED, f"the decoder ended with {exitcode}")

@@ -9,6 +9,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from clipwarden.shared.errors import ConfigError, Unavailable
 
+NOTICE_SILENCE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
+"""So that a server that vanished without a word is an error within half a minute, not a hang."""
+
 
 class Database:
     """A pool of connections. `pool_size` is 1 in a worker process: its heartbeat shares the one connection."""
@@ -21,7 +24,7 @@ class Database:
                 max_overflow=0,
                 pool_pre_ping=True,
                 pool_timeout=10,
-                connect_args={"connect_timeout": 3},
+                connect_args={"connect_timeout": 3, **NOTICE_SILENCE},
             )
         except Exception as error:  # SQLAlchemy raises several unrelated kinds for a bad URL
             raise ConfigError(f"CLIPWARDEN_DATABASE_URL is not a PostgreSQL URL: {error}") from error

@@ -22,10 +22,12 @@ class Intake(Database):
     def set_store_id(self, store_id: str) -> None:
         with self._transaction() as c:
             c.execute(
-                text(
-                    "INSERT INTO installation (key, value) VALUES ('store_id', :id)"
-                    " ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-                ),
+                text("""
+                    INSERT INTO installation (key, value)
+                    VALUES ('store_id', :id)
+                    ON CONFLICT (key) DO UPDATE
+                    SET value = excluded.value
+                """),
                 {"id": store_id},
             )
 
@@ -33,10 +35,12 @@ class Intake(Database):
         """Make this the pipeline of new analyses. Publishing one again moves it back to the front."""
         with self._transaction() as c:
             c.execute(
-                text(
-                    "INSERT INTO pipelines (id, manifest) VALUES (:id, CAST(:manifest AS jsonb))"
-                    " ON CONFLICT (id) DO UPDATE SET published_at = clock_timestamp()"
-                ),
+                text("""
+                    INSERT INTO pipelines (id, manifest)
+                    VALUES (:id, CAST(:manifest AS jsonb))
+                    ON CONFLICT (id) DO UPDATE
+                    SET published_at = clock_timestamp()
+                """),
                 {"id": pipeline_id, "manifest": manifest.model_dump_json()},
             )
 
@@ -54,12 +58,12 @@ class Intake(Database):
         analysis_id = new_id()
         with self._transaction() as c:
             c.execute(
-                text(
-                    "INSERT INTO analyses"
-                    " (id, pipeline_id, state, filename, size_bytes, sha256, upload_key, tag, metadata, deadline_at)"
-                    " VALUES (:id, :pipeline, 'queued', :filename, :size, :sha256, :upload_key, :tag,"
-                    " CAST(:metadata AS jsonb), clock_timestamp() + make_interval(secs => :deadline))"
-                ),
+                text("""
+                    INSERT INTO analyses (id, pipeline_id, state, filename, size_bytes, sha256,
+                        upload_key, tag, metadata, deadline_at)
+                    VALUES (:id, :pipeline, 'queued', :filename, :size, :sha256, :upload_key, :tag,
+                        CAST(:metadata AS jsonb), clock_timestamp() + make_interval(secs => :deadline))
+                """),
                 {
                     "id": analysis_id,
                     "pipeline": new.pipeline,
@@ -79,11 +83,12 @@ class Intake(Database):
         """Note that the messages of these stages are on their way; the sweeper doubles its patience each time."""
         with self._transaction() as c:
             c.execute(
-                text(
-                    "UPDATE stages SET sends = sends + 1,"
-                    " not_before = clock_timestamp() + make_interval(secs => :after * 2 ^ least(sends, 6))"
-                    " WHERE analysis_id = :id AND stage = ANY(:stages) AND status = 'open'"
-                ),
+                text("""
+                    UPDATE stages
+                    SET sends = sends + 1, not_before = clock_timestamp() + make_interval(secs => :after
+                        * 2 ^ least(sends, 4))
+                    WHERE analysis_id = :id AND stage = ANY(:stages) AND status = 'open'
+                """),
                 {"id": analysis_id, "stages": [s.value for s in stages], "after": resend_after_s},
             )
 
@@ -91,10 +96,12 @@ class Intake(Database):
         """The whole analysis, None if the id is unknown."""
         with self._transaction() as c:
             row = c.execute(
-                text(
-                    "SELECT a.*, v.verdict FROM analyses a LEFT JOIN verdicts v ON v.analysis_id = a.id WHERE a.id ="
-                    " :id"
-                ),
+                text("""
+                    SELECT a.*, v.verdict
+                    FROM analyses a
+                    LEFT JOIN verdicts v ON v.analysis_id = a.id
+                    WHERE a.id = :id
+                """),
                 {"id": analysis_id},
             ).one_or_none()
             if row is None:

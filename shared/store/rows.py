@@ -49,7 +49,6 @@ class Granted:
     attempts: int
     manifest: Manifest
     upload_key: str | None
-    probe: MediaProbe | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,6 @@ class DueStage:
 
     analysis_id: UUID
     stage: Stage
-    sends: int
 
 
 def as_json(value: Any) -> str:
@@ -83,10 +81,11 @@ def as_json(value: Any) -> str:
 def open_stages(c: Connection, analysis_id: UUID, stages: Sequence[Stage]) -> None:
     for stage in stages:
         c.execute(
-            text(
-                "INSERT INTO stages (analysis_id, stage, status, not_before) VALUES (:id, :stage, 'open',"
-                " clock_timestamp() + make_interval(secs => :grace)) ON CONFLICT (analysis_id, stage) DO NOTHING"
-            ),
+            text("""
+                INSERT INTO stages (analysis_id, stage, status, not_before)
+                VALUES (:id, :stage, 'open', clock_timestamp() + make_interval(secs => :grace))
+                ON CONFLICT (analysis_id, stage) DO NOTHING
+            """),
             {"id": analysis_id, "stage": stage.value, "grace": UNSENT_GRACE_S},
         )
 
@@ -103,13 +102,15 @@ def settle_stage(
 ) -> bool:
     return (
         c.execute(
-            text(
-                "UPDATE stages s SET status = :status, code = :code, message = :message, outcome = CAST(:outcome AS"
-                " jsonb),"
-                " finished_at = clock_timestamp(), lease_until = NULL FROM analyses a WHERE a.id = s.analysis_id"
-                " AND a.state = 'running' AND s.analysis_id = :id AND s.stage = :stage AND s.lease_token = :token"
-                " AND s.status = 'leased'"
-            ),
+            text("""
+                UPDATE stages s
+                SET status = :status, code = :code, message = :message, outcome = CAST(:outcome AS
+                    jsonb), finished_at = clock_timestamp(), lease_until = NULL
+                FROM analyses a
+                WHERE a.id = s.analysis_id
+                AND a.state = 'running' AND s.analysis_id = :id AND s.stage = :stage AND s.lease_token =
+                    :token AND s.status = 'leased'
+            """),
             {
                 "id": analysis_id,
                 "stage": stage.value,
@@ -131,11 +132,12 @@ def fail_stage(c: Connection, analysis_id: UUID, stage: Stage, code: FailCode) -
             branch=Branch(stage), status=OutcomeStatus.FAILED, code=code, message=SENTENCES[code]
         ).model_dump_json()
     c.execute(
-        text(
-            "UPDATE stages SET status = 'failed', code = :code, message = :message, outcome = CAST(:outcome AS jsonb),"
-            " lease_token = NULL, lease_until = NULL, finished_at = clock_timestamp()"
-            " WHERE analysis_id = :id AND stage = :stage"
-        ),
+        text("""
+            UPDATE stages
+            SET status = 'failed', code = :code, message = :message, outcome = CAST(:outcome AS jsonb),
+                lease_token = NULL, lease_until = NULL, finished_at = clock_timestamp()
+            WHERE analysis_id = :id AND stage = :stage
+        """),
         {
             "id": analysis_id,
             "stage": stage.value,
@@ -150,10 +152,11 @@ def fail_stage(c: Connection, analysis_id: UUID, stage: Stage, code: FailCode) -
 
 def end_analysis(c: Connection, analysis_id: UUID, state: AnalysisState, code: str | None, message: str | None) -> None:
     c.execute(
-        text(
-            "UPDATE analyses SET state = :state, code = :code, message = :message, finished_at = clock_timestamp()"
-            " WHERE id = :id AND state IN ('queued', 'running')"
-        ),
+        text("""
+            UPDATE analyses
+            SET state = :state, code = :code, message = :message, finished_at = clock_timestamp()
+            WHERE id = :id AND state IN ('queued', 'running')
+        """),
         {"id": analysis_id, "state": state.value, "code": code, "message": message},
     )
 

@@ -1,15 +1,22 @@
 """The sweeper's side of the store: what is overdue, unsent, unfused, or past its time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Connection, Row, text
 
-from clipwarden.shared.codes import FailCode
+from clipwarden.shared.codes import SENTENCES, FailCode
 from clipwarden.shared.contracts import Stage
 from clipwarden.shared.store.connection import Database
 from clipwarden.shared.store.rows import DueStage, fail_stage
+
+SWEEP_LOCK = 727463
+FUSION_GRACE_S = 120.0
+"""How long past its deadline an analysis with every stage settled may still wait for its verdict."""
+
+Ended = list[tuple[UUID, Stage | None, FailCode]]
+"""What a sweep ended: a stage, or with None an analysis that nobody could fuse."""
 
 
 class Upkeep(Database):
@@ -19,94 +26,85 @@ class Upkeep(Database):
     def sweeping(self) -> Iterator[bool]:
         """Hold the lock that lets one sweeper work at a time; False if another holds it."""
         with self._transaction() as c:
-            yield bool(c.scalar(text("SELECT pg_try_advisory_xact_lock(727463)")))
+            yield bool(c.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": SWEEP_LOCK}))
 
     def end_overdue(
-        self, ingest_limit_s: float, assess_limit_s: float, max_attempts: int
-    ) -> dict[FailCode, list[tuple[UUID, Stage]]]:
+        self, ingest_limit_s: float, assess_limit_s: float, lease_s: float, heartbeat_s: float, max_attempts: int
+    ) -> Ended:
         """Settle what can no longer succeed, and open again what lost its worker.
 
-        timeout: a lease that ran out after the stage's time limit; poison: one that ran out on the last attempt;
-        deadline: an analysis past its deadline.
+        deadline: the analysis is past its deadline. timeout: the worker kept its lease until the stage's time limit.
+        poison: the last allowed attempt lost its worker.
         """
-        ended: dict[FailCode, list[tuple[UUID, Stage]]] = {
-            FailCode.DEADLINE: [],
-            FailCode.TIMEOUT: [],
-            FailCode.POISON: [],
-        }
+        ended: Ended = []
         with self._transaction() as c:
-            late = c.execute(
-                text(
-                    "SELECT s.analysis_id, s.stage, s.attempts, a.deadline_at < clock_timestamp() AS past_deadline,"
-                    " s.leased_at + make_interval(secs => CASE s.stage WHEN 'ingest' THEN :ingest ELSE :assess END)"
-                    " < clock_timestamp() AS past_limit"
-                    " FROM stages s JOIN analyses a ON a.id = s.analysis_id"
-                    " WHERE a.finished_at IS NULL AND s.status IN ('open', 'leased') AND (a.deadline_at <"
-                    " clock_timestamp()"
-                    " OR (s.status = 'leased' AND s.lease_until < clock_timestamp())) ORDER BY s.analysis_id,"
-                    " s.stage FOR UPDATE OF s SKIP LOCKED"
-                ),
-                {"ingest": ingest_limit_s, "assess": assess_limit_s},
+            rows = c.execute(
+                text("""
+                    SELECT s.analysis_id, s.stage, s.attempts, a.deadline_at < clock_timestamp() AS past_deadline,
+                           s.lease_until >= s.leased_at + make_interval(secs => :reach
+                               + CASE s.stage WHEN 'ingest' THEN :ingest ELSE :assess END) AS past_limit
+                    FROM stages s JOIN analyses a ON a.id = s.analysis_id
+                    WHERE a.finished_at IS NULL AND s.status IN ('open', 'leased')
+                      AND (a.deadline_at < clock_timestamp()
+                           OR (s.status = 'leased' AND s.lease_until < clock_timestamp()))
+                    ORDER BY s.analysis_id, s.stage FOR UPDATE OF s SKIP LOCKED
+                """),
+                {"ingest": ingest_limit_s, "assess": assess_limit_s, "reach": lease_s - heartbeat_s},
             ).all()
-            for row in late:
-                code = (
-                    FailCode.DEADLINE
-                    if row.past_deadline
-                    else FailCode.TIMEOUT
-                    if row.past_limit
-                    else FailCode.POISON
-                    if row.attempts >= max_attempts
-                    else None
-                )
+            for row in rows:
+                code = _end_of(row, max_attempts)
                 if code is None:
-                    c.execute(
-                        text(
-                            "UPDATE stages SET status = 'open', lease_token = NULL, lease_until = NULL,"
-                            " not_before = clock_timestamp() WHERE analysis_id = :id AND stage = :stage"
-                        ),
-                        {"id": row.analysis_id, "stage": row.stage},
-                    )
+                    _reopen(c, row)
                 else:
                     fail_stage(c, row.analysis_id, Stage(row.stage), code)
-                    ended[code].append((row.analysis_id, Stage(row.stage)))
+                    ended.append((row.analysis_id, Stage(row.stage), code))
+            ended += [(analysis_id, None, FailCode.DEADLINE) for analysis_id in _end_unfused(c)]
         return ended
 
-    def due(self, everything: bool = False, limit: int = 500) -> list[DueStage]:
-        """Open rows whose time to be sent has come; `everything` ignores the time, after the broker was emptied.
+    def due(self, everything: bool = False, but: Collection[Stage] = (), limit: int = 500) -> list[DueStage]:
+        """Open rows whose time to be sent has come, except those of the stages in `but`.
 
-        Branches of an analysis whose ingest is open again wait for it.
+        `everything` ignores the time and the limit, after the broker was emptied. Branches of an analysis whose ingest
+        is open again wait for it.
         """
         with self._transaction() as c:
             rows = c.execute(
-                text(
-                    "SELECT s.analysis_id, s.stage, s.sends FROM stages s JOIN analyses a ON a.id = s.analysis_id"
-                    " WHERE s.status = 'open' AND a.finished_at IS NULL AND (:everything OR s.not_before <="
-                    " clock_timestamp())"
-                    " AND (s.stage = 'ingest' OR NOT EXISTS (SELECT 1 FROM stages i WHERE i.analysis_id = s.analysis_id"
-                    " AND i.stage = 'ingest' AND i.status IN ('open', 'leased')))"
-                    " ORDER BY s.not_before LIMIT :limit"
-                ),
-                {"everything": everything, "limit": limit},
+                text("""
+                    SELECT s.analysis_id, s.stage FROM stages s JOIN analyses a ON a.id = s.analysis_id
+                    WHERE s.status = 'open' AND a.finished_at IS NULL AND s.stage <> ALL(:but)
+                      AND (:everything OR s.not_before <= clock_timestamp())
+                      AND (s.stage = 'ingest' OR NOT EXISTS (
+                           SELECT 1 FROM stages i WHERE i.analysis_id = s.analysis_id
+                           AND i.stage = 'ingest' AND i.status IN ('open', 'leased')))
+                    ORDER BY s.not_before LIMIT :limit
+                """),
+                {"everything": everything, "but": [s.value for s in but], "limit": None if everything else limit},
             ).all()
-        return [DueStage(r.analysis_id, Stage(r.stage), r.sends) for r in rows]
+        return [DueStage(r.analysis_id, Stage(r.stage)) for r in rows]
 
     def open_counts(self) -> dict[Stage, int]:
-        """How many rows of each stage are open."""
+        """How many rows of each stage are open, in analyses that have not ended."""
         with self._transaction() as c:
-            rows = c.execute(text("SELECT stage, count(*) AS n FROM stages WHERE status = 'open' GROUP BY stage")).all()
+            rows = c.execute(
+                text("""
+                    SELECT s.stage, count(*) AS n FROM stages s JOIN analyses a ON a.id = s.analysis_id
+                    WHERE s.status = 'open' AND a.finished_at IS NULL GROUP BY s.stage
+                """)
+            ).all()
         return {Stage(r.stage): r.n for r in rows}
 
     def unfused(self, age_s: float, limit: int = 500) -> list[UUID]:
         """Running analyses all of whose stages were settled at least `age_s` ago."""
         with self._transaction() as c:
             rows = c.scalars(
-                text(
-                    "SELECT a.id FROM analyses a JOIN stages s ON s.analysis_id = a.id WHERE a.finished_at IS NULL"
-                    " AND a.state = 'running' GROUP BY a.id HAVING count(*) > 1 AND bool_and(s.status NOT IN"
-                    " ('open', 'leased'))"
-                    " AND max(s.finished_at) < clock_timestamp() - make_interval(secs => :age) ORDER BY a.id LIMIT"
-                    " :limit"
-                ),
+                text("""
+                    SELECT a.id FROM analyses a JOIN stages s ON s.analysis_id = a.id
+                    WHERE a.finished_at IS NULL AND a.state = 'running'
+                    GROUP BY a.id
+                    HAVING count(*) > 1 AND bool_and(s.status NOT IN ('open', 'leased'))
+                       AND max(s.finished_at) < clock_timestamp() - make_interval(secs => :age)
+                    ORDER BY a.id LIMIT :limit
+                """),
                 {"age": age_s, "limit": limit},
             ).all()
         return list(rows)
@@ -115,11 +113,11 @@ class Upkeep(Database):
         """Uploads of analyses that ended at least `age_s` ago, rejected ones at once."""
         with self._transaction() as c:
             rows = c.execute(
-                text(
-                    "SELECT id, upload_key FROM analyses WHERE upload_key IS NOT NULL AND finished_at IS NOT NULL AND"
-                    " (state = 'rejected' OR finished_at < clock_timestamp() - make_interval(secs => :age)) LIMIT"
-                    " :limit"
-                ),
+                text("""
+                    SELECT id, upload_key FROM analyses WHERE upload_key IS NOT NULL AND finished_at IS NOT NULL
+                      AND (state = 'rejected' OR finished_at < clock_timestamp() - make_interval(secs => :age))
+                    LIMIT :limit
+                """),
                 {"age": age_s, "limit": limit},
             ).all()
         return [(r.id, r.upload_key) for r in rows]
@@ -132,7 +130,48 @@ class Upkeep(Database):
             ).all()
         return set(keys) - set(known)
 
+    def unfinished(self, analysis_ids: Sequence[UUID]) -> set[UUID]:
+        """Those of the ids whose analysis has not ended."""
+        with self._transaction() as c:
+            alive = c.scalars(
+                text("SELECT id FROM analyses WHERE id = ANY(:ids) AND finished_at IS NULL"),
+                {"ids": list(analysis_ids)},
+            ).all()
+        return set(alive)
+
     def forget_upload(self, analysis_id: UUID) -> None:
         """Note that the analysis's upload is deleted."""
         with self._transaction() as c:
             c.execute(text("UPDATE analyses SET upload_key = NULL WHERE id = :id"), {"id": analysis_id})
+
+
+def _end_of(row: Row[tuple[object, ...]], max_attempts: int) -> FailCode | None:
+    """Why an overdue stage ends; None if another worker may still try it."""
+    if row.past_deadline:
+        return FailCode.DEADLINE
+    if row.past_limit:
+        return FailCode.TIMEOUT
+    return FailCode.POISON if row.attempts >= max_attempts else None
+
+
+def _reopen(c: Connection, row: Row[tuple[object, ...]]) -> None:
+    c.execute(
+        text("""
+            UPDATE stages SET status = 'open', lease_token = NULL, lease_until = NULL, not_before = clock_timestamp()
+            WHERE analysis_id = :id AND stage = :stage
+        """),
+        {"id": row.analysis_id, "stage": row.stage},
+    )
+
+
+def _end_unfused(c: Connection) -> Sequence[UUID]:
+    """End analyses that nobody could fuse in time, such as those of a pipeline whose workers are all gone."""
+    return c.scalars(
+        text("""
+            UPDATE analyses a SET state = 'failed', code = :code, message = :message, finished_at = clock_timestamp()
+            WHERE a.finished_at IS NULL AND a.deadline_at + make_interval(secs => :grace) < clock_timestamp()
+              AND NOT EXISTS (SELECT 1 FROM stages s WHERE s.analysis_id = a.id AND s.status IN ('open', 'leased'))
+            RETURNING a.id
+        """),
+        {"code": FailCode.DEADLINE, "message": SENTENCES[FailCode.DEADLINE], "grace": FUSION_GRACE_S},
+    ).all()

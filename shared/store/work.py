@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID, uuid4
 
-from sqlalchemy import text
+from pydantic import ValidationError
+from sqlalchemy import Connection, text
 
 from clipwarden.shared.codes import SENTENCES, FailCode, RejectCode, SkipCode
 from clipwarden.shared.contracts import (
@@ -17,6 +18,7 @@ from clipwarden.shared.contracts import (
     StageStatus,
     Verdict,
 )
+from clipwarden.shared.errors import ElsewherePlease
 from clipwarden.shared.store.connection import Database
 from clipwarden.shared.store.rows import (
     Busy,
@@ -29,66 +31,72 @@ from clipwarden.shared.store.rows import (
     settle_stage,
 )
 
+HANDED_BACK_S = 30.0
+"""How long the message that hands a stage back is given before the sweeper sends another."""
+INGEST_FIRST_S = 5.0
+"""How long a branch waits before it asks again whether ingest is done."""
+
 
 class Work(Database):
     """Leased work on stages."""
 
     def claim(self, analysis_id: UUID, stage: Stage, lease_s: float, max_attempts: int, worker: str) -> Claim:
-        """Take the lease of a stage that is open, or whose lease ran out.
+        """Take the lease of a stage that is open, or whose lease ran out. A branch waits while ingest is at work.
 
-        The attempt after the last allowed one settles the stage as poison instead.
+        The attempt after the last allowed one settles the stage as poison instead. Raises ElsewherePlease, and claims
+        nothing, if the analysis's manifest is of a version that this process cannot read.
         """
         token = uuid4()
         with self._transaction() as c:
             attempts = c.scalar(
-                text(
-                    "UPDATE stages s SET status = 'leased', attempts = attempts + 1, lease_token = :token, worker ="
-                    " :worker,"
-                    " leased_at = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => :lease),"
-                    " started_at = coalesce(s.started_at, clock_timestamp())"
-                    " FROM analyses a WHERE a.id = s.analysis_id AND s.analysis_id = :id AND s.stage = :stage"
-                    " AND a.state IN ('queued', 'running')"
-                    " AND (s.status = 'open' OR (s.status = 'leased' AND s.lease_until < clock_timestamp()))"
-                    " RETURNING s.attempts"
-                ),
+                text("""
+                    UPDATE stages s SET status = 'leased', attempts = attempts + 1, lease_token = :token,
+                        worker = :worker, leased_at = clock_timestamp(),
+                        lease_until = clock_timestamp() + make_interval(secs => :lease),
+                        started_at = coalesce(s.started_at, clock_timestamp())
+                    FROM analyses a WHERE a.id = s.analysis_id AND s.analysis_id = :id AND s.stage = :stage
+                      AND a.state IN ('queued', 'running')
+                      AND (s.status = 'open' OR (s.status = 'leased' AND s.lease_until < clock_timestamp()))
+                      AND (s.stage = 'ingest' OR NOT EXISTS (
+                           SELECT 1 FROM stages i WHERE i.analysis_id = s.analysis_id
+                           AND i.stage = 'ingest' AND i.status IN ('open', 'leased')))
+                    RETURNING s.attempts
+                """),
                 {"id": analysis_id, "stage": stage.value, "token": token, "worker": worker, "lease": lease_s},
             )
             if attempts is None:
-                left = c.scalar(
-                    text(
-                        "SELECT extract(epoch FROM s.lease_until - clock_timestamp()) FROM stages s"
-                        " JOIN analyses a ON a.id = s.analysis_id WHERE s.analysis_id = :id AND s.stage = :stage"
-                        " AND s.status = 'leased' AND a.state IN ('queued', 'running')"
-                    ),
-                    {"id": analysis_id, "stage": stage.value},
-                )
-                return Settled() if left is None else Busy(max(0.0, float(left)))
+                return _unclaimed(c, analysis_id, stage)
             if attempts > max_attempts:
                 fail_stage(c, analysis_id, stage, FailCode.POISON)
                 return Settled()
             row = c.execute(
-                text(
-                    "UPDATE analyses a SET state = 'running', started_at = coalesce(a.started_at, clock_timestamp())"
-                    " FROM pipelines p WHERE a.id = :id AND p.id = a.pipeline_id"
-                    " RETURNING a.upload_key, a.probe, p.manifest"
-                ),
+                text("""
+                    UPDATE analyses a SET state = 'running', started_at = coalesce(a.started_at, clock_timestamp())
+                    FROM pipelines p WHERE a.id = :id AND p.id = a.pipeline_id AND a.state IN ('queued', 'running')
+                    RETURNING a.upload_key, p.manifest
+                """),
                 {"id": analysis_id},
-            ).one()
-        probe = None if row.probe is None else MediaProbe.model_validate(row.probe)
-        return Granted(token, attempts, Manifest.model_validate(row.manifest), row.upload_key, probe)
+            ).one_or_none()
+            if row is None:  # ended while we waited for the row; nobody reads the stages of an ended analysis
+                return Settled()
+            try:
+                return Granted(token, attempts, Manifest.model_validate(row.manifest), row.upload_key)
+            except ValidationError as error:
+                raise ElsewherePlease(f"the analysis's manifest is of another version: {error}") from error
 
     def extend(self, analysis_id: UUID, stage: Stage, token: UUID, lease_s: float) -> bool:
         """Heartbeat. False if the lease is no longer ours, or the analysis ended."""
         with self._transaction() as c:
             return (
                 c.execute(
-                    text(
-                        "UPDATE stages s SET lease_until = clock_timestamp() + make_interval(secs => :lease) FROM"
-                        " analyses a"
-                        " WHERE a.id = s.analysis_id AND a.state = 'running' AND s.analysis_id = :id AND s.stage ="
-                        " :stage"
-                        " AND s.lease_token = :token AND s.status = 'leased'"
-                    ),
+                    text("""
+                        UPDATE stages s
+                        SET lease_until = clock_timestamp() + make_interval(secs => :lease)
+                        FROM analyses a
+                        WHERE a.id = s.analysis_id
+                        AND a.state = 'running' AND s.analysis_id = :id AND s.stage = :stage AND
+                            s.lease_token = :token AND s.status = 'leased'
+                    """),
                     {"id": analysis_id, "stage": stage.value, "token": token, "lease": lease_s},
                 ).rowcount
                 == 1
@@ -98,11 +106,14 @@ class Work(Database):
         """Open the stage again for another worker; the attempt does not count."""
         with self._transaction() as c:
             c.execute(
-                text(
-                    "UPDATE stages SET status = 'open', attempts = attempts - 1, lease_token = NULL, lease_until = NULL"
-                    " WHERE analysis_id = :id AND stage = :stage AND lease_token = :token AND status = 'leased'"
-                ),
-                {"id": analysis_id, "stage": stage.value, "token": token},
+                text("""
+                    UPDATE stages
+                    SET status = 'open', attempts = attempts - 1, lease_token = NULL, lease_until =
+                        NULL, not_before = clock_timestamp() + make_interval(secs => :patience)
+                    WHERE analysis_id = :id AND stage = :stage AND lease_token = :token AND status =
+                        'leased'
+                """),
+                {"id": analysis_id, "stage": stage.value, "token": token, "patience": HANDED_BACK_S},
             )
 
     def finish_ingest(
@@ -125,11 +136,13 @@ class Work(Database):
             for branch, code in skipped.items():
                 result = BranchResult(branch=branch, status=OutcomeStatus.SKIPPED, code=code, message=SENTENCES[code])
                 c.execute(
-                    text(
-                        "INSERT INTO stages (analysis_id, stage, status, code, message, outcome, finished_at)"
-                        " VALUES (:id, :stage, 'skipped', :code, :message, CAST(:outcome AS jsonb), clock_timestamp())"
-                        " ON CONFLICT (analysis_id, stage) DO NOTHING"
-                    ),
+                    text("""
+                        INSERT INTO stages (analysis_id, stage, status, code, message, outcome,
+                            finished_at)
+                        VALUES (:id, :stage, 'skipped', :code, :message, CAST(:outcome AS jsonb),
+                            clock_timestamp())
+                        ON CONFLICT (analysis_id, stage) DO NOTHING
+                    """),
                     {
                         "id": analysis_id,
                         "stage": branch.value,
@@ -168,23 +181,27 @@ class Work(Database):
                 result.model_dump_json(),
             )
 
-    def reopen_ingest(self, analysis_id: UUID, branch: Branch, token: UUID) -> None:
-        """The bundle is gone: give the branch back and have ingest make the bundle again."""
+    def reopen_ingest(self, analysis_id: UUID, branch: Branch, token: UUID) -> bool:
+        """The bundle is gone: give the branch back, at no cost, and have ingest make the bundle again.
+
+        True if this call opened ingest. Ingest's own attempts bound how often this can happen.
+        """
         with self._transaction() as c:
             c.execute(
-                text(
-                    "UPDATE stages SET status = 'open', lease_token = NULL, lease_until = NULL"
-                    " WHERE analysis_id = :id AND stage = :stage AND lease_token = :token AND status = 'leased'"
-                ),
+                text("""
+                    UPDATE stages SET status = 'open', attempts = attempts - 1, lease_token = NULL, lease_until = NULL
+                    WHERE analysis_id = :id AND stage = :stage AND lease_token = :token AND status = 'leased'
+                """),
                 {"id": analysis_id, "stage": branch.value, "token": token},
             )
-            c.execute(
-                text(
-                    "UPDATE stages SET status = 'open', not_before = clock_timestamp(), finished_at = NULL"
-                    " WHERE analysis_id = :id AND stage = 'ingest' AND status = 'ok'"
-                ),
+            opened = c.execute(
+                text("""
+                    UPDATE stages SET status = 'open', not_before = clock_timestamp(), finished_at = NULL
+                    WHERE analysis_id = :id AND stage = 'ingest' AND status = 'ok'
+                """),
                 {"id": analysis_id},
-            )
+            ).rowcount
+        return opened == 1
 
     def fuse(self, analysis_id: UUID, judge: Callable[[Manifest, Sequence[BranchResult]], Verdict]) -> bool:
         """Judge an analysis all of whose stages are settled, exactly once; the row lock is the fence.
@@ -193,10 +210,12 @@ class Work(Database):
         """
         with self._transaction() as c:
             row = c.execute(
-                text(
-                    "SELECT a.state, p.manifest FROM analyses a JOIN pipelines p ON p.id = a.pipeline_id"
-                    " WHERE a.id = :id FOR UPDATE OF a"
-                ),
+                text("""
+                    SELECT a.state, p.manifest
+                    FROM analyses a JOIN pipelines p ON p.id = a.pipeline_id
+                    WHERE a.id = :id
+                    FOR UPDATE OF a
+                """),
                 {"id": analysis_id},
             ).one_or_none()
             if row is None or row.state != AnalysisState.RUNNING:
@@ -217,3 +236,19 @@ class Work(Database):
             )
             end_analysis(c, analysis_id, AnalysisState.DONE, None, None)
         return True
+
+
+def _unclaimed(c: Connection, analysis_id: UUID, stage: Stage) -> Claim:
+    """Why a stage could not be taken: it ended, a live lease holds it, or ingest has to come first."""
+    row = c.execute(
+        text("""
+            SELECT s.status, extract(epoch FROM s.lease_until - clock_timestamp()) AS seconds
+            FROM stages s JOIN analyses a ON a.id = s.analysis_id
+            WHERE s.analysis_id = :id AND s.stage = :stage AND s.status IN ('open', 'leased')
+              AND a.state IN ('queued', 'running')
+        """),
+        {"id": analysis_id, "stage": stage.value},
+    ).one_or_none()
+    if row is None:
+        return Settled()
+    return Busy(INGEST_FIRST_S if row.seconds is None else max(0.0, float(row.seconds)))

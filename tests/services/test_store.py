@@ -27,7 +27,7 @@ from clipwarden.shared.contracts import (
     Verdict,
 )
 from clipwarden.shared.database import tie_blob_store
-from clipwarden.shared.errors import ConfigError, Unavailable
+from clipwarden.shared.errors import ConfigError, ElsewherePlease, Unavailable
 from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import Busy, Granted, NewAnalysis, Settled, Store
 from clipwarden.shared.tables import metadata
@@ -45,7 +45,7 @@ PROBE = MediaProbe(
     has_audio=True,
     size_bytes=9,
 )
-LIMITS = {"ingest_limit_s": 600, "assess_limit_s": 300, "max_attempts": 3}
+LIMITS = {"ingest_limit_s": 600, "assess_limit_s": 300, "lease_s": 60, "heartbeat_s": 15, "max_attempts": 3}
 
 
 @pytest.fixture
@@ -204,8 +204,8 @@ def test_each_send_doubles_the_patience(store: Store, analysis_id: UUID, postgre
 def test_a_branch_past_its_limit_is_a_timeout_and_the_rest_is_judged(store: Store, analysis_id: UUID) -> None:
     ingested(store, analysis_id, [Branch.VISUAL])
     claimed(store, analysis_id, Stage.VISUAL, lease_s=0)
-    ended = store.end_overdue(ingest_limit_s=0, assess_limit_s=0, max_attempts=3)
-    assert ended[FailCode.TIMEOUT] == [(analysis_id, Stage.VISUAL)]
+    ended = store.end_overdue(ingest_limit_s=0, assess_limit_s=0, lease_s=0, heartbeat_s=0, max_attempts=3)
+    assert ended == [(analysis_id, Stage.VISUAL, FailCode.TIMEOUT)]
     assert store.unfused(0) == [analysis_id]
     assert store.fuse(analysis_id, judge)
 
@@ -220,12 +220,60 @@ def test_a_missing_bundle_opens_ingest_again_and_holds_the_branches(store: Store
     assert {d.stage for d in store.due(everything=True)} == {Stage.VISUAL, Stage.AUDIO}
 
 
+def test_an_outage_longer_than_the_limit_is_no_timeout(store: Store, analysis_id: UUID, postgres_url: str) -> None:
+    claimed(store, analysis_id, lease_s=60)
+    engine = create_engine(postgres_url)
+    with engine.begin() as c:
+        c.execute(
+            text(
+                "UPDATE stages SET leased_at = leased_at - interval '1 hour', lease_until = leased_at - interval '59"
+                " minutes'"
+            )
+        )
+    engine.dispose()
+    assert store.end_overdue(**LIMITS) == []
+    assert [d.stage for d in store.due()] == [Stage.INGEST]
+
+
+def test_a_branch_waits_for_the_bundle_without_losing_attempts(store: Store, analysis_id: UUID) -> None:
+    ingested(store, analysis_id, [Branch.VISUAL])
+    assert store.reopen_ingest(analysis_id, Branch.VISUAL, claimed(store, analysis_id, Stage.VISUAL).token)
+    for _ in range(5):
+        assert isinstance(store.claim(analysis_id, Stage.VISUAL, 60, 3, "w"), Busy)
+    assert store.finish_ingest(analysis_id, claimed(store, analysis_id).token, PROBE, [Branch.VISUAL], {})
+    assert claimed(store, analysis_id, Stage.VISUAL).attempts == 1
+
+
+def test_an_analysis_nobody_can_fuse_ends_at_its_deadline(store: Store, analysis_id: UUID, postgres_url: str) -> None:
+    ingested(store, analysis_id, [])
+    assert store.end_overdue(**LIMITS) == []
+    engine = create_engine(postgres_url)
+    with engine.begin() as c:
+        c.execute(text("UPDATE analyses SET deadline_at = clock_timestamp() - interval '1 hour'"))
+    engine.dispose()
+    assert store.end_overdue(**LIMITS) == [(analysis_id, None, FailCode.DEADLINE)]
+    analysis = store.analysis(analysis_id)
+    assert analysis is not None
+    assert analysis.state is AnalysisState.FAILED
+
+
+def test_a_manifest_of_another_version_is_left_to_others(store: Store, analysis_id: UUID, postgres_url: str) -> None:
+    engine = create_engine(postgres_url)
+    with engine.begin() as c:
+        c.execute(text("UPDATE pipelines SET manifest = manifest || '{\"new_field\": 1}'"))
+    with pytest.raises(ElsewherePlease):
+        store.claim(analysis_id, Stage.INGEST, 60, 3, "w")
+    with engine.connect() as c:
+        assert c.execute(text("SELECT status, attempts FROM stages")).one() == ("open", 0)
+    engine.dispose()
+
+
 def test_past_its_deadline_an_analysis_ends(store: Store) -> None:
     store.publish("sha256:p", MANIFEST)
     aid = store.submit(
         NewAnalysis(filename="a", size_bytes=1, sha256="x", upload_key="uploads/x", pipeline="sha256:p", deadline_s=0)
     )
-    assert store.end_overdue(**LIMITS)[FailCode.DEADLINE] == [(aid, Stage.INGEST)]
+    assert store.end_overdue(**LIMITS) == [(aid, Stage.INGEST, FailCode.DEADLINE)]
     analysis = store.analysis(aid)
     assert analysis is not None
     assert (analysis.state, analysis.code) == (AnalysisState.FAILED, FailCode.DEADLINE)

@@ -114,6 +114,48 @@ def test_uploads_of_rejected_files_and_orphans_are_deleted_and_others_stay(
     assert list(blobs.keys()) == ["uploads/fresh"]
 
 
+def test_one_analysis_that_cannot_be_judged_does_not_stop_the_others(
+    settings: Settings, store: Store, redis: Redis, analysis_id: UUID
+) -> None:
+    broken = store.submit(NewAnalysis("b.png", 9, "ab", "uploads/y", "sha256:p", deadline_s=60))
+    claim = store.claim(broken, Stage.INGEST, 60, 3, "w")
+    assert isinstance(claim, Granted)
+    store.finish_ingest(broken, claim.token, PROBE, [], dict.fromkeys(Branch, SkipCode.NO_WEIGHTS))
+    engine = create_engine(settings.database_url)
+    with engine.begin() as c:
+        c.execute(text("UPDATE stages SET finished_at = clock_timestamp() - interval '5 seconds'"))
+        c.execute(text("UPDATE stages SET outcome = outcome || '{\"unknown\": 1}' WHERE stage = 'visual'"))
+    engine.dispose()
+    done = Sweeper(settings).sweep()
+    assert (done["unfusable"], done["fused"], done["sent"]) == (1, 0, 1)
+
+
+def test_bundles_of_ended_analyses_are_deleted(settings: Settings, store: Store, analysis_id: UUID) -> None:
+    blobs = LocalBlobs(settings.blobs)
+    ended = store.submit(NewAnalysis("b.png", 9, "ab", "uploads/y", "sha256:p", deadline_s=60))
+    claim = store.claim(ended, Stage.INGEST, 60, 3, "w")
+    assert isinstance(claim, Granted)
+    store.end_ingest(ended, claim.token, RejectCode.NOT_MEDIA, "no")
+    long_ago = time.time() - 7200
+    for each in (ended, analysis_id):
+        part = blobs.path(blobs.bundle_key(each, "visual"))
+        part.parent.mkdir(parents=True)
+        part.write_bytes(b"x")
+        os.utime(part.parent, (long_ago, long_ago))
+    Sweeper(settings).sweep()
+    assert list(blobs.keys()) == [blobs.bundle_key(analysis_id, "visual")]
+
+
+def test_a_crowded_queue_costs_no_patience(settings: Settings, redis: Redis, analysis_id: UUID) -> None:
+    sweeper = Sweeper(settings)
+    sweeper.sweep()
+    for _ in range(5):
+        make_due(settings)
+        assert sweeper.sweep()["sent"] == 0
+    redis.delete("ingest")
+    assert sweeper.sweep()["sent"] == 1
+
+
 def test_without_postgres_a_sweep_is_unavailable_not_a_crash(settings: Settings, analysis_id: UUID) -> None:
     sweeper = Sweeper(settings)
     sweeper._store.close()
