@@ -38,6 +38,7 @@ def assess_branch(process: WorkerProcess, branch: Branch, analysis_id: UUID, gra
     except SoftTimeLimitExceeded:
         code = FailCode.TIMEOUT
         result = BranchResult(branch=branch, status=OutcomeStatus.FAILED, code=code, message=SENTENCES[code])
+    process.weigh(result)
     settled = process.store.finish_branch(analysis_id, granted.token, result)
     log.info(
         "branch settled" if settled else "lease lost, result dropped",

@@ -12,8 +12,9 @@ from clipwarden.models.assess import Loaded, load, pick_device
 from clipwarden.models.faces import FaceDetector
 from clipwarden.models.fusion.bundle import FusionBundle, bundle_path, read_bundle
 from clipwarden.models.pipeline import local_detectors
+from clipwarden.models.selftest import self_test
 from clipwarden.shared.blobs import LocalBlobs
-from clipwarden.shared.contracts import Branch
+from clipwarden.shared.contracts import Branch, BranchResult, OutcomeStatus
 from clipwarden.shared.errors import ClipwardenError
 from clipwarden.shared.logs import logger
 from clipwarden.shared.media.fence import Fence
@@ -23,6 +24,7 @@ from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import Store
 
 FAULT_EXIT = 70
+FAILURES_IN_A_ROW = 3
 log = logger(__name__)
 
 
@@ -33,6 +35,7 @@ class WorkerProcess:
     settings: Settings
     queue: Queue
     detectors: tuple[Loaded, ...] = field(default=(), init=False)
+    failures: int = field(default=0, init=False)
 
     @cached_property
     def name(self) -> str:
@@ -80,7 +83,16 @@ class WorkerProcess:
             if entries:
                 device = pick_device(self.settings.device)
                 self.detectors = tuple(load(entry, device) for entry in entries)
+                self_test(Branch(self.queue), self.detectors)  # compiles and imports what the first clip would wait for
         log.info("worker ready", queue=self.queue, detectors=[loaded.entry.name for loaded in self.detectors])
+
+    def weigh(self, result: BranchResult) -> None:
+        """Count failures in a row; after a few, test this machine. Raises WorkerFault if it is the sick one."""
+        self.failures = self.failures + 1 if result.status is OutcomeStatus.FAILED else 0
+        if self.failures >= FAILURES_IN_A_ROW:
+            log.warning("testing this worker", failures=self.failures)
+            self_test(result.branch, self.detectors)
+            self.failures = 0
 
     def leave(self, reason: ClipwardenError) -> NoReturn:
         """End this worker, pool child and parent: it is this worker's fault, so another must do the work.

@@ -98,7 +98,6 @@ class CqccCnn:
     def load(cls, weights: WeightFile, device: str) -> Self:
         network = CqccNetwork()
         load_into(network, weights, device)
-        cqcc(np.ones(1, np.float32))  # librosa compiles its parts on the first call: not on a clip's time
         return cls(network, device)
 
     def assess(self, clip: Clip) -> Evidence:
