@@ -86,6 +86,7 @@ class Sweeper:
             crowded = set() if emptied else self._crowded()
             for due in self._store.due(emptied, crowded):
                 self._send(stage_task(due.stage), due.analysis_id)
+                log.info("sent", analysis_id=str(due.analysis_id), stage=due.stage, sends=due.sends + 1)
                 done["sent"] += 1
                 self._store.mark_sent(due.analysis_id, [due.stage], self._settings.resend_after_s)
             if emptied:

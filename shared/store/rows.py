@@ -72,6 +72,7 @@ class DueStage:
 
     analysis_id: UUID
     stage: Stage
+    sends: int
 
 
 def as_json(value: Any) -> str:

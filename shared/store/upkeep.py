@@ -70,7 +70,7 @@ class Upkeep(Database):
         with self._transaction() as c:
             rows = c.execute(
                 text("""
-                    SELECT s.analysis_id, s.stage FROM stages s JOIN analyses a ON a.id = s.analysis_id
+                    SELECT s.analysis_id, s.stage, s.sends FROM stages s JOIN analyses a ON a.id = s.analysis_id
                     WHERE s.status = 'open' AND a.finished_at IS NULL AND s.stage <> ALL(:but)
                       AND (:everything OR s.not_before <= clock_timestamp())
                       AND (s.stage = 'ingest' OR NOT EXISTS (
@@ -80,7 +80,7 @@ class Upkeep(Database):
                 """),
                 {"everything": everything, "but": [s.value for s in but], "limit": None if everything else limit},
             ).all()
-        return [DueStage(r.analysis_id, Stage(r.stage)) for r in rows]
+        return [DueStage(r.analysis_id, Stage(r.stage), r.sends) for r in rows]
 
     def open_counts(self) -> dict[Stage, int]:
         """How many rows of each stage are open, in analyses that have not ended."""
