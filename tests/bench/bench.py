@@ -133,7 +133,7 @@ def ingest_cost(bench: Bench) -> Iterator[Figure]:
 
     clips(1)
     cost = (cpu_s(lambda: clips(REPEATS)) - cpu_s(lambda: clips(0))) / REPEATS
-    yield Figure("ingest CPU / bare decode", cost / bench.bare_decode_s, "ratio", limit=6)
+    yield Figure("ingest CPU / bare decode", cost / bench.bare_decode_s, "ratio", limit=4)
 
 
 @figure
@@ -142,7 +142,7 @@ def detector_cost(bench: Bench) -> Iterator[Figure]:
         loaded, mine = load(entry, "cpu"), part(bench.clip, [entry])
         loaded.detector.assess(mine)
         cost = cpu_s(lambda loaded=loaded, mine=mine: loaded.detector.assess(mine))
-        yield Figure(f"{entry.name} CPU / bare decode", cost / bench.bare_decode_s, "ratio", limit=20)
+        yield Figure(f"{entry.name} CPU / bare decode", cost / bench.bare_decode_s, "ratio", limit=6)
 
 
 @figure
@@ -171,7 +171,7 @@ def fusion_cost(bench: Bench) -> Iterator[Figure]:
         for _ in range(calls):
             judge(bundle, bench.manifest, results)
 
-    yield Figure("fusion CPU", 1000 * cpu_s(many) / calls, "ms", limit=5)
+    yield Figure("fusion CPU", 1000 * cpu_s(many) / calls, "ms", limit=1)
 
 
 def examined(bench: Bench) -> list[BranchResult]:
