@@ -41,6 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # the framework's page loads scripts from another host
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.include_router(routes.router)
     app.include_router(seed_routes.router)

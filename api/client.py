@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import httpx
+from pydantic import ValidationError
 
 from clipwarden.api.schemas import AnalysisView
 from clipwarden.shared.codes import ProblemCode
@@ -53,7 +54,10 @@ class Client:
 
     def __init__(self, base_url: str) -> None:
         try:
-            local = urlsplit(base_url).hostname in LOOPBACK
+            parts = urlsplit(base_url)
+            if parts.scheme not in {"http", "https"} or not parts.hostname:
+                raise ValueError("it must begin with http:// or https:// and name a host")  # noqa: TRY301
+            local = parts.hostname in LOOPBACK
             self._http = httpx.Client(base_url=base_url, timeout=TIMEOUT, trust_env=not local)
         except (ValueError, httpx.InvalidURL) as error:
             raise ConfigError(f"{base_url!r} is not the address of a gateway: {error}") from error
@@ -87,7 +91,7 @@ class Client:
         with opened as file:
             watched = cast("BinaryIO", _Watched(file, progress)) if progress else file
             reply = self._request("POST", "/v1/analyses", data=data, files={"file": (path.name, watched)})
-        return AnalysisView.model_validate_json(reply.content)
+        return _view(reply)
 
     def get(self, analysis_id: UUID | str) -> AnalysisView:
         """Read an analysis. A gateway that is away for a moment is asked again."""
@@ -113,6 +117,10 @@ class Client:
 
     def _read(self, analysis_id: UUID | str) -> tuple[AnalysisView, float]:
         """The analysis, and the seconds to wait before reading it again."""
+        try:
+            analysis_id = UUID(str(analysis_id))
+        except ValueError as error:
+            raise ConfigError(f"{analysis_id!r} is not an analysis id") from error
         pause_s = FIRST_PAUSE_S
         for tries_left in range(READ_TRIES - 1, -1, -1):
             try:
@@ -123,7 +131,7 @@ class Client:
                 time.sleep(pause_s)
                 pause_s *= 2
             else:
-                return AnalysisView.model_validate_json(reply.content), _retry_after_s(reply, FIRST_PAUSE_S)
+                return _view(reply), _retry_after_s(reply, FIRST_PAUSE_S)
         raise AssertionError("the last try returns or raises")
 
     def _request(self, method: str, path: str, **content: Any) -> httpx.Response:
@@ -136,6 +144,17 @@ class Client:
         if reply.is_error:
             raise _error(reply)
         return reply
+
+
+def _view(reply: httpx.Response) -> AnalysisView:
+    try:
+        return AnalysisView.model_validate_json(reply.content)
+    except ValidationError as error:
+        raise _not_ours(reply) from error
+
+
+def _not_ours(reply: httpx.Response) -> Unavailable:
+    return Unavailable(f"{reply.request.url} answered {reply.status_code}, and not as a Clipwarden gateway does")
 
 
 def _retry_after_s(reply: httpx.Response, default: float) -> float:
@@ -151,7 +170,7 @@ def _error(reply: httpx.Response) -> ClipwardenError:
         document = reply.json()
         code, detail = str(document["code"]), str(document["detail"])
     except (ValueError, KeyError, TypeError):
-        return Unavailable(f"{reply.request.url} answered {reply.status_code}, and not as a Clipwarden gateway does")
+        return _not_ours(reply)
     if reply.status_code == 503:
         return Unavailable(detail)
     if code in set(ProblemCode):

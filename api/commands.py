@@ -2,17 +2,19 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from clipwarden.api.client import Client
 from clipwarden.api.schemas import AnalysisView
 from clipwarden.shared.contracts import AnalysisState
-from clipwarden.shared.errors import ConfigError
+from clipwarden.shared.errors import ClipwardenError, ConfigError
 from clipwarden.shared.settings import Settings, load_settings
 
 WAIT_S = 1800.0
@@ -32,7 +34,7 @@ def gateway_url(settings: Settings) -> str:
 
 
 def submit_main(argv: Sequence[str]) -> int:
-    """Upload files. Exit status 1 if any analysis that was waited for ended without a verdict."""
+    """Upload files; one that fails does not stop the others. Exit status 1 if any failed or ended without a verdict."""
     parser = argparse.ArgumentParser(prog="clipwarden submit", description="Upload files to a gateway.")
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--wait", action="store_true", help="wait for the verdicts")
@@ -43,12 +45,19 @@ def submit_main(argv: Sequence[str]) -> int:
     missing = [str(path) for path in arguments.files if not path.is_file()]
     if missing:
         raise ConfigError(f"there is no file {', '.join(missing)}")
+    views: list[AnalysisView] = []
+    failed = False
     with Client(gateway_url(load_settings())) as client, _progress() as bars:
-        views = [_upload(client, path, arguments.tag, bars) for path in arguments.files]
-        if arguments.wait:
-            views = [_await(client, view, arguments.timeout, bars) for view in views]
+        for path in arguments.files:
+            with _reported(path.name) as outcome:
+                views.append(_upload(client, path, arguments.tag, bars))
+            failed |= outcome.failed
+        for i, view in enumerate(views if arguments.wait else ()):
+            with _reported(view.input.filename) as outcome:
+                views[i] = _await(client, view, arguments.timeout, bars)
+            failed |= outcome.failed
     _show(views, as_json=arguments.json)
-    return int(any(view.ended and view.state is not AnalysisState.DONE for view in views))
+    return int(failed or any(view.ended and view.state is not AnalysisState.DONE for view in views))
 
 
 def status_main(argv: Sequence[str]) -> int:
@@ -61,6 +70,22 @@ def status_main(argv: Sequence[str]) -> int:
         views = [client.get(analysis_id) for analysis_id in arguments.ids]
     _show(views, as_json=arguments.json)
     return 0
+
+
+@dataclass
+class _Outcome:
+    failed: bool = False
+
+
+@contextmanager
+def _reported(name: str) -> Iterator[_Outcome]:
+    """Say on stderr what failed for this file, and go on."""
+    outcome = _Outcome()
+    try:
+        yield outcome
+    except ClipwardenError as error:
+        outcome.failed = True
+        print(f"clipwarden: {name}: {error}", file=sys.stderr)
 
 
 def _progress() -> Progress:
@@ -92,16 +117,19 @@ def _show(views: Sequence[AnalysisView], *, as_json: bool) -> None:
         for view in views:
             print(view.model_dump_json())
         return
-    table = Table("file", "analysis", "state", "verdict", "P(fake)", "branches", "note", box=None, pad_edge=False)
     for view in views:
-        table.add_row(*_row(view))
-    Console(soft_wrap=True, markup=False).print(table)
+        print("\n".join(_lines(view)))
 
 
-def _row(view: AnalysisView) -> tuple[str, ...]:
-    verdict = view.verdict
-    branches = ", ".join(f"{name} {branch.code or branch.status}" for name, branch in view.branches.items())
-    note = view.error.message if view.error else " ".join(r.text for r in verdict.reasons) if verdict else ""
-    probability = "" if verdict is None or verdict.probability is None else f"{verdict.probability:.3f}"
-    state = f"{view.state} {view.percent}%" if not view.ended else str(view.state)
-    return view.input.filename, str(view.id), state, verdict.label if verdict else "", probability, branches, note
+def _lines(view: AnalysisView) -> Iterator[str]:
+    """The id first and whole, to be copied; then the verdict or how far it is, then one line a reason."""
+    state = str(view.state) if view.ended else f"{view.state} {view.percent}%"
+    yield f"{view.id}  {state}  {view.input.filename}"
+    if view.verdict:
+        p = view.verdict.probability
+        yield f"  {view.verdict.label}" + ("" if p is None else f", P(fake) {p:.3f}")
+        yield from (f"  {reason.text}" for reason in view.verdict.reasons)
+    if view.branches:
+        yield "  " + ", ".join(f"{name} {branch.code or branch.status}" for name, branch in view.branches.items())
+    if view.error:
+        yield f"  {view.error.message}"

@@ -53,6 +53,10 @@ def same_origin(origin: str, host: str) -> bool:
     return port is not None and parts.netloc.removesuffix(port) == host.strip().lower().removesuffix(port)
 
 
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+"""Always served: no page of another host can make a browser send these names for its own address."""
+
+
 def admit(headers: Headers, allowed_hosts: frozenset[str], limit: int) -> None:
     """Raises ProblemError for a foreign Host or Origin, or for a body that says it is over `limit` bytes."""
     hosts = headers.getlist("host")
@@ -66,13 +70,11 @@ def admit(headers: Headers, allowed_hosts: frozenset[str], limit: int) -> None:
     if not length.isascii() or not length.isdigit():
         raise ProblemError(ProblemCode.BAD_REQUEST, "Content-Length is not a number.")
     if int(length) > limit:
-        raise too_large(limit)
+        raise too_large()
 
 
-def too_large(limit: int) -> ProblemError:
-    return ProblemError(
-        ProblemCode.TOO_LARGE, f"The request body is over the limit of {limit} bytes; send a smaller file."
-    )
+def too_large() -> ProblemError:
+    return ProblemError(ProblemCode.TOO_LARGE)
 
 
 def capped(receive: Receive, limit: int) -> Receive:
@@ -84,7 +86,7 @@ def capped(receive: Receive, limit: int) -> Receive:
         message = await receive()
         seen += len(message.get("body", b""))
         if seen > limit:
-            raise too_large(limit)
+            raise too_large()
         return message
 
     return count
@@ -114,7 +116,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
-        self.allowed_hosts = frozenset(host.lower() for host in settings.allowed_hosts)
+        self.allowed_hosts = LOOPBACK | {host.lower() for host in settings.allowed_hosts}
         self.upload_bytes = settings.max_upload_bytes + ENVELOPE_BYTES
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

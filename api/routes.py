@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 
 from clipwarden.api.gateway import Services
 from clipwarden.api.openapi import UPLOAD, UPLOADING, errors, headers
-from clipwarden.api.schemas import AnalysisView, DetectorsView, LiveView, ReadyView
+from clipwarden.api.schemas import AnalysisView, DetectorsView, LiveView, ReadyView, RootView
 from clipwarden.api.uploads import received
 from clipwarden.shared.codes import ProblemCode
 from clipwarden.shared.errors import ProblemError
@@ -74,6 +74,12 @@ def show(analysis_id: str, response: Response, gateway: Services) -> AnalysisVie
 def detectors(gateway: Services) -> DetectorsView:
     """The detectors that new analyses are examined with, and the state of each."""
     return DetectorsView.from_domain(*gateway.manifest())
+
+
+@router.get("/", response_model=RootView, responses=errors(), tags=["health"])
+async def root() -> RootView:
+    """Where to go from here."""
+    return RootView(service="clipwarden", links={"analyses": "/v1/analyses", "openapi": "/openapi.json"})
 
 
 @router.get("/livez", response_model=LiveView, responses=errors(), tags=["health"])

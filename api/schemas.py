@@ -217,6 +217,7 @@ class AnalysisView(View):
 
     @classmethod
     def from_domain(cls, analysis: Analysis) -> Self:
+        rows = {Branch(r.stage): r for r in analysis.stages if r.stage not in EARLY}
         return cls(
             id=analysis.id,
             state=analysis.state,
@@ -232,7 +233,7 @@ class AnalysisView(View):
             metadata=analysis.metadata,
             pipeline=analysis.pipeline,
             input=InputView.from_domain(analysis),
-            branches={Branch(r.stage): BranchView.from_domain(r) for r in analysis.stages if r.stage not in EARLY},
+            branches={b: BranchView.from_domain(rows[b]) for b in Branch if b in rows},
             verdict=VerdictView.from_domain(analysis.verdict) if analysis.verdict else None,
             error=_error(analysis),
             timings_ms=_timings(analysis),
@@ -274,6 +275,13 @@ class DetectorsView(View):
     def from_domain(cls, pipeline: str, manifest: Manifest) -> Self:
         listed = [DetectorInfo(**d.model_dump(exclude={"needs"})) for d in manifest.detectors]
         return cls(pipeline=pipeline, detectors=listed)
+
+
+class RootView(View):
+    """What this is, and the addresses a newcomer wants first."""
+
+    service: str = Field(examples=["clipwarden"])
+    links: dict[str, str]
 
 
 class LiveView(View):

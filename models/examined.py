@@ -27,8 +27,8 @@ class Examined:
     def as_json(self) -> dict[str, Any]:
         return {
             "file": str(self.path),
-            "input": self.probe.model_dump(mode="json"),
-            "branches": {r.branch.value: r.model_dump(mode="json", exclude={"branch"}) for r in self.results},
+            "input": _input(self.path, self.probe),
+            "branches": {r.branch.value: _branch(r) for r in self.results},
             "verdict": self.verdict.model_dump(mode="json"),
             "error": None,
         }
@@ -51,6 +51,19 @@ class Refused:
     def as_json(self) -> dict[str, Any]:
         error = {"code": str(self.error.code), "message": str(self.error)}
         return {"file": str(self.path), "input": None, "branches": {}, "verdict": None, "error": error}
+
+
+def _input(path: Path, probe: MediaProbe) -> dict[str, Any]:
+    """The facts under the names that the HTTP interface gives them."""
+    facts = probe.model_dump(mode="json", exclude={"size_bytes"})
+    return {"filename": path.name, "bytes": probe.size_bytes, **facts}
+
+
+def _branch(result: BranchResult) -> dict[str, Any]:
+    found = result.model_dump(mode="json", exclude={"branch"})
+    none: dict[str, Any] = {"score": None, "features": {}, "windows": []}
+    found["detectors"] = [{**d, **(d.pop("evidence") or none)} for d in found["detectors"]]
+    return found
 
 
 def table(examined: Sequence[Examined]) -> Table:

@@ -25,6 +25,12 @@ UPLOADS, PARTIAL, BUNDLES = "uploads", "partial", "bundles"
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
+def private_folder(path: Path) -> None:
+    """Make a folder that only its owner may enter: uploads are other people's media."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
+
+
 def _written(path: Path) -> float:
     """When a file was last written; never, as it were, if it has gone meanwhile."""
     try:
@@ -51,8 +57,8 @@ class BlobWriter:
         self._hash = hashlib.sha256()
         self.size = 0
         with _translated("open an upload"):
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            self._file = partial.open("xb")
+            private_folder(partial.parent)
+            self._file = os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
     def write(self, chunk: bytes) -> None:
         """Append bytes. Raises StorageFull or Unavailable."""
@@ -72,7 +78,7 @@ class BlobWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            self._final.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(self._final.parent)
             self._partial.rename(self._final)
         return self._key
 
@@ -108,7 +114,7 @@ class LocalBlobs:
     def set_up(self, store_id: str) -> None:
         """Give an empty directory its store id."""
         with _translated("be set up"):
-            self.root.mkdir(parents=True, exist_ok=True)
+            private_folder(self.root)
             (self.root / STORE_ID_FILE).write_text(store_id, "ascii")
 
     def check(self, expected: str | None) -> None:

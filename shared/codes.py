@@ -80,7 +80,7 @@ SENTENCES: dict[str, str] = {
     SkipCode.FACE_TOO_SMALL: "Every face is too small to judge; send a larger or less compressed version.",
     SkipCode.TOO_FEW_FRAMES: "The clip has too few frames for this branch; send a longer clip.",
     SkipCode.NOT_APPLICABLE: "This branch does not apply to this kind of file.",
-    SkipCode.NO_WEIGHTS: "No weights are installed for this branch; `clipwarden models list` says how to get them.",
+    SkipCode.NO_WEIGHTS: "No detector of this branch is installed, so it took no part; see `clipwarden models list`.",
     SkipCode.DISABLED: "This branch is switched off by the operator.",
     SkipCode.GATED: "The first look found nothing suspicious, so the costly branches were not run.",
     RejectCode.EMPTY_FILE: "The file is empty; check the upload and send it again.",

@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port the gateway binds to; 0 takes a free one")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         ("localhost", "127.0.0.1", "[::1]"),
-        description="Host names the gateway answers to, separated by commas",
+        description="Host names the gateway answers to besides the loopback ones, separated by commas",
     )
     max_upload_bytes: int = Field(2048 * MEBIBYTE, gt=0, description="Largest upload")
 

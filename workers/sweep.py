@@ -7,6 +7,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from logging import INFO, WARNING
 from uuid import UUID
 
 from celery import Celery
@@ -91,7 +92,7 @@ class Sweeper:
                 self._store.mark_sent(due.analysis_id, [due.stage], self._settings.resend_after_s)
             if emptied:
                 self._redis.set(SENTINEL_KEY, "present")
-                log.warning("broker was empty, all open stages sent", sent=done["sent"])
+                log.log(WARNING if done["sent"] else INFO, "broker was empty, all open stages sent", sent=done["sent"])
         except (RedisError, KombuError, CeleryError, OSError) as error:
             log.warning("Redis does not answer, nothing sent", reason=str(error))
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from clipwarden.models.catalogue import CATALOGUE
 from clipwarden.models.fusion.bundle import FusionBundle, Head
-from clipwarden.shared.codes import SENTENCES
+from clipwarden.shared.codes import SENTENCES, SkipCode
 from clipwarden.shared.contracts import (
     BranchResult,
     Contribution,
@@ -18,6 +18,10 @@ from clipwarden.shared.contracts import (
 
 NOTABLE_LOG_ODDS = 0.1
 """A contribution below this is not worth a sentence."""
+
+
+NOT_INSTALLED = {SkipCode.NO_WEIGHTS, SkipCode.DISABLED}
+"""True of every clip alike, so no reason for this verdict; the branches say it."""
 
 
 def judge(bundle: FusionBundle, manifest: Manifest, results: Sequence[BranchResult]) -> Verdict:
@@ -132,5 +136,5 @@ def _missing(results: Sequence[BranchResult]) -> tuple[Reason, ...]:
     return tuple(
         Reason(code=f"{r.branch}_{r.status}", text=f"{r.branch} was {r.status}: {SENTENCES.get(r.code, r.code)}")
         for r in results
-        if r.code is not None
+        if r.code is not None and r.code not in NOT_INSTALLED
     )

@@ -199,8 +199,10 @@ def kill_group(pid: int) -> None:
 def open_log(path: Path) -> BinaryIO:
     """The log, to append to; one that grew past the limit is kept once under `.1` and begun anew."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
     if path.exists() and path.stat().st_size > LOG_LIMIT_BYTES:
         path.replace(path.with_name(f"{path.name}.1"))
+        path.touch(mode=0o600)
     return path.open("ab")
 
 

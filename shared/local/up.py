@@ -11,7 +11,7 @@ from types import FrameType
 from rich.console import Console
 
 from clipwarden.shared.errors import ClipwardenError
-from clipwarden.shared.local.stack import Stack
+from clipwarden.shared.local.stack import Stack, command_line
 from clipwarden.shared.settings import load_settings
 
 __all__ = ["Stack", "main"]
@@ -70,7 +70,10 @@ def _announce(stack: Stack, console: Console, *, as_json: bool) -> None:
         sys.stdout.flush()
         return
     console.print(f"\nClipwarden answers at {stack.api_url}", markup=False)
-    console.print("  send a clip   clipwarden submit FILE --wait")
+    console.print(
+        f"  send a clip   CLIPWARDEN_API_URL={stack.api_url} {' '.join(command_line())} submit FILE --wait",
+        markup=False,
+    )
     console.print(f"  data, logs    {stack.state_dir}", markup=False)
     console.print("  stop          Ctrl-C (twice: without waiting for running tasks)")
 

@@ -1,8 +1,9 @@
 """The fence: reads hostile media in a confined child process and hands back checked values.
 
-The caller's process never demuxes or decodes. It passes the open file as a descriptor to the zygote, which
-forks a child with limits on memory, CPU time, wall-clock time and output and with no descriptor left to open
-anything else. The reply and the arrays are checked here, because whoever takes over a decoder writes them.
+The caller's process never demuxes or decodes. It passes the open file as a descriptor to the zygote, which forks a
+child with limits on memory, CPU time, wall-clock time and output, and with no descriptor left for a decoder to open
+anything else (`zygote` says what that does not stop). The reply and the arrays are checked here, because whoever takes
+over a decoder writes them.
 """
 
 import fcntl

@@ -6,6 +6,7 @@ child answers as JSON. The zygote itself never touches the file. It ends when it
 closes, and takes a running child along.
 """
 
+import ctypes
 import errno
 import fcntl
 import json
@@ -15,6 +16,7 @@ import resource
 import select
 import signal
 import socket
+import sys
 from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
@@ -31,6 +33,7 @@ from clipwarden.shared.media.probing import probe_container
 from clipwarden.shared.media.reading import read_container
 
 READY = b"ready"
+_PR_SET_NO_NEW_PRIVS = 38
 _INPUT_FD, _OUTPUT_FD, _REPLY_FD, _LAST_FD = 3, 4, 5, 6
 _FREE_FDS = 64
 _MOST_FDS = 1024
@@ -116,8 +119,19 @@ def _isolate(fds: list[int], keep: int) -> None:
     os.closerange(_LAST_FD + 1, _MOST_FDS)
 
 
+def _renounce_new_privileges() -> None:
+    """Linux: no program that this process starts can gain rights, set-user-id or not."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
 def _confine(limits: MediaLimits) -> None:
-    """Bound this process. No descriptor is free any more, so it can open nothing."""
+    """Bound this process. No descriptor is free any more, so FFmpeg can open nothing else.
+
+    This stops what a file can make a working decoder do. Code that took the decoder over could close a descriptor and
+    open another file with this user's rights; it still has the limits, no rights to gain, and an empty environment.
+    """
+    _renounce_new_privileges()
     resource.setrlimit(resource.RLIMIT_NOFILE, (_LAST_FD + 1, _LAST_FD + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limits.output_bytes, limits.output_bytes))

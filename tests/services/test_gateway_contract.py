@@ -32,6 +32,7 @@ CALLS: list[tuple[str, str, Call, int]] = [
     ("/analyze", "post", lambda c, _: c.post("/analyze", files={"clip": ("a", b"x")}), 422),
     ("/status/{analysis_id}", "get", lambda c, i: c.get(f"/status/{i}"), 200),
     ("/status/{analysis_id}", "get", lambda c, _: c.get("/status/x"), 404),
+    ("/", "get", lambda c, _: c.get("/"), 200),
     ("/livez", "get", lambda c, _: c.get("/livez"), 200),
     ("/readyz", "get", lambda c, _: c.get("/readyz"), 200),
 ]
