@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,8 @@ class System:
     def kill(self, name: str) -> None:
         """kill -9 of a worker, pool child and all."""
         for pid in descendants(self.stack.processes[name]):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # children may die with the parent before their turn
+                os.kill(pid, signal.SIGKILL)
 
     @contextmanager
     def frozen(self, name: str) -> Iterator[None]:
