@@ -108,7 +108,9 @@ def test_processes_are_told_where_everything_is(tmp_path):
     sweeper = [process for process in PROCESSES if process.name == "sweeper"]
     settings = Settings(log_level="WARNING", max_attempts=7)
     with Stack(tmp_path, settings, env={"CLIPWARDEN_SWEEP_EVERY_S": "1"}, table=sweeper) as stack:
-        text = Path(f"/proc/{stack.processes['sweeper']}/environ").read_bytes()
+        environ = Path(f"/proc/{stack.processes['sweeper']}/environ")  # empty while the program is being loaded
+        assert until(lambda: b"CLIPWARDEN_" in environ.read_bytes(), 30)
+        text = environ.read_bytes()
     given = dict(pair.decode().split("=", 1) for pair in text.split(b"\0") if pair)
     assert given["CLIPWARDEN_BLOB_DIR"] == str(tmp_path / "blobs")
     assert given["CLIPWARDEN_STATE_DIR"] == str(tmp_path)
