@@ -6,6 +6,7 @@ import numpy as np
 
 from clipwarden.shared.codes import SkipCode
 from clipwarden.shared.contracts import (
+    AudioNeed,
     Branch,
     DetectorState,
     FrameNeed,
@@ -14,6 +15,8 @@ from clipwarden.shared.contracts import (
     MediaKind,
     MediaProbe,
     SamplingPlan,
+    SoundPlan,
+    Span,
     ViewPlan,
 )
 
@@ -24,16 +27,19 @@ SEES = frozenset({Branch.VISUAL, Branch.LIPSYNC, Branch.CLIP})
 def plan(probe: MediaProbe, manifest: Manifest) -> tuple[SamplingPlan, dict[Branch, SkipCode]]:
     """The sampling plan of the branches that can run, and why each other branch cannot.
 
-    Frames are spread uniformly by decoded frame index, whatever their time stamps; a clip with fewer frames
-    than a need asks for gives each frame once. Sound is read up to the longest need. What only the decoded
-    content can rule out (no face, silence) is found later.
+    Frames are spread uniformly by decoded frame index, whatever their time stamps: a clip of variable frame rate is
+    looked at where it has pictures, and each picture keeps its time. The first and the last window touch the ends of
+    the clip. A clip with fewer frames than a need asks for gives each frame once, and one with fewer than the
+    `consecutive` frames of a window has none. However long a clip is, the plan stays as large: its frames lie further
+    apart, and of its sound each need says what it wants (`AudioNeed.spans`); spans that touch are read once. What only
+    the decoded content can rule out (no face, silence) is found later.
     """
     skips = {branch: code for branch in Branch if (code := _skip(branch, probe, manifest)) is not None}
     running = [d for branch in Branch if branch not in skips for d in manifest.ready(branch)]
     needs = {d.needs.frames.key: d.needs.frames for d in running if d.needs.frames}
     views = tuple(ViewPlan(need=need, frame_indices=_spread(need, probe.frames)) for need in needs.values())
-    seconds = max((d.needs.audio.seconds for d in running if d.needs.audio), default=0.0)
-    return SamplingPlan(views=views, audio_seconds=seconds if probe.has_audio else 0.0), skips
+    heard = [d.needs.audio for d in running if d.needs.audio] if probe.has_audio else []
+    return SamplingPlan(views=views, sounds=_sounds(heard, probe.duration_s)), skips
 
 
 def _skip(branch: Branch, probe: MediaProbe, manifest: Manifest) -> SkipCode | None:
@@ -60,5 +66,26 @@ def shortest_sound_s(detectors: Sequence[ManifestDetector]) -> float:
 
 
 def _spread(need: FrameNeed, frames: int) -> tuple[int, ...]:
-    count = min(need.count, frames)
-    return tuple(np.unique(np.linspace(0, frames - 1, count).round().astype(np.int64)).tolist()) if count else ()
+    room = frames - need.consecutive
+    if room < 0:
+        return ()
+    starts = np.linspace(0, room, min(need.count, room + 1)).round().astype(np.int64)
+    return tuple(np.unique(starts[:, None] + np.arange(need.consecutive)).tolist())
+
+
+def _sounds(needs: Sequence[AudioNeed], duration_s: float) -> tuple[SoundPlan, ...]:
+    """The union of the needs' spans, by sample rate."""
+    rates = sorted({need.sample_rate_hz for need in needs})
+    spans = {r: sorted(s for n in needs if n.sample_rate_hz == r for s in n.spans(duration_s)) for r in rates}
+    return tuple(SoundPlan(sample_rate_hz=rate, spans=_merged(spans[rate])) for rate in rates)
+
+
+def _merged(spans: Sequence[Span]) -> tuple[Span, ...]:
+    """Sorted spans, those that overlap or touch made one."""
+    merged: list[Span] = []
+    for start, end in spans:
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return tuple(merged)

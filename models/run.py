@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
@@ -16,13 +15,12 @@ from rich.progress import Progress
 
 from clipwarden.models.assess import Loaded, assess, load, pick_device
 from clipwarden.models.examined import Examined, Refused, table
-from clipwarden.models.faces import Face, FaceDetector, crop
-from clipwarden.models.follow import Box, follow
+from clipwarden.models.faces import FaceDetector
 from clipwarden.models.fusion.bundle import FusionBundle, bundle_path, read_bundle
 from clipwarden.models.fusion.verdict import judge
 from clipwarden.models.pipeline import local_manifest
-from clipwarden.models.plan import HEARS, shortest_sound_s
-from clipwarden.models.plan import plan as plan_for
+from clipwarden.models.plan import HEARS, plan, shortest_sound_s
+from clipwarden.models.views import prepare
 from clipwarden.shared.clip import Clip, View
 from clipwarden.shared.codes import SENTENCES, SkipCode
 from clipwarden.shared.contracts import (
@@ -35,47 +33,43 @@ from clipwarden.shared.contracts import (
     MediaProbe,
     OutcomeStatus,
     SamplingPlan,
-    ViewPlan,
 )
 from clipwarden.shared.errors import ConfigError, MediaError
-from clipwarden.shared.media.decoded import SAMPLE_RATE_HZ, Decoded
 from clipwarden.shared.media.fence import Fence
 from clipwarden.shared.media.limits import MediaLimits
 
 SMALLEST_FACE_PX = 40
 SILENCE_DBFS = -60.0
-_DETECT_AT_ONCE = 8
 _PROGRESS_AFTER_S = 2.0
 _PAGE_WIDTH = 140
 
-Picture = NDArray[np.uint8]
+
+def read_clip(fence: Fence, path: Path, manifest: Manifest, faces: FaceDetector) -> "Read":
+    """Probe a file, plan for the pipeline's ready detectors, and read it once. Raises MediaError, WorkerFault."""
+    with fence.open(path) as media:
+        sampling, skipped = plan(media.probe, manifest)
+        clip = prepare(media, sampling, faces)
+    skipped |= skips(clip, manifest, [b for b in Branch if b not in skipped])
+    return Read(media.probe, sampling, clip, skipped)
 
 
-def prepare(fence: Fence, path: Path, probe: MediaProbe, plan: SamplingPlan, faces: FaceDetector) -> Clip:
-    """Decode the planned frames and sound once, find faces once, and make every planned view.
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A file as the pipeline sees it, and why each branch that cannot judge it cannot."""
 
-    Raises MediaError if the file cannot be read. Boxes are in pixels of the displayed frame, also where the
-    frames were decoded smaller.
-    """
-    decoded = fence.read(path, probe, plan)
-    wanted = {i for view in plan.views if view.need.view == "face" for i in view.frame_indices}
-    boxes = follow(_detect(decoded, wanted, faces))
-    return Clip(
-        views={view.need.key: _view(view, decoded, boxes, probe) for view in plan.views},
-        wave=decoded.wave,
-        sample_rate_hz=SAMPLE_RATE_HZ,
-        duration_s=probe.duration_s,
-    )
+    probe: MediaProbe
+    plan: SamplingPlan
+    clip: Clip
+    skipped: Mapping[Branch, SkipCode]
 
 
 def part(clip: Clip, detectors: Sequence[ManifestDetector]) -> Clip:
-    """The clip narrowed to what these detectors read: their views, and the sound up to the longest need."""
+    """The clip narrowed to what these detectors read: their views and the sounds of their rates."""
     keys = {d.needs.frames.key for d in detectors if d.needs.frames}
-    seconds = max((d.needs.audio.seconds for d in detectors if d.needs.audio), default=0.0)
+    rates = {d.needs.audio.sample_rate_hz for d in detectors if d.needs.audio}
     return Clip(
         views={key: view for key, view in clip.views.items() if key in keys},
-        wave=clip.wave[: round(seconds * clip.sample_rate_hz)],
-        sample_rate_hz=clip.sample_rate_hz,
+        sounds={rate: sound for rate, sound in clip.sounds.items() if rate in rates},
         duration_s=clip.duration_s,
     )
 
@@ -120,17 +114,14 @@ def restricted(manifest: Manifest, only: frozenset[str]) -> Manifest:
 def examine(path: Path, laboratory: Laboratory) -> Examined:
     """Probe, decode, assess and fuse one file. Raises MediaError if it cannot be analysed."""
     manifest = laboratory.manifest
-    probe = laboratory.fence.probe(path)
-    sampling, skipped = plan_for(probe, manifest)
-    clip = prepare(laboratory.fence, path, probe, sampling, laboratory.faces)
-    skipped |= skips(clip, manifest, [b for b in Branch if b not in skipped])
+    read = read_clip(laboratory.fence, path, manifest, laboratory.faces)
     results = tuple(
-        _skipped(branch, skipped[branch])
-        if branch in skipped
-        else assess(branch, part(clip, manifest.ready(branch)), laboratory.detectors[branch])
+        _skipped(branch, read.skipped[branch])
+        if branch in read.skipped
+        else assess(branch, part(read.clip, manifest.ready(branch)), laboratory.detectors[branch])
         for branch in Branch
     )
-    return Examined(path, probe, results, judge(laboratory.bundle, manifest, results))
+    return Examined(path, read.probe, results, judge(laboratory.bundle, manifest, results))
 
 
 def main(argv: Sequence[str]) -> int:
@@ -193,55 +184,12 @@ def _skipped(branch: Branch, code: SkipCode) -> BranchResult:
     return BranchResult(branch=branch, status=OutcomeStatus.SKIPPED, code=code, message=SENTENCES[code])
 
 
-def _detect(decoded: Decoded, wanted: set[int], faces: FaceDetector) -> dict[int, list[Face]]:
-    rows = [row for row, index in enumerate(decoded.frame_indices.tolist()) if index in wanted]
-    found: dict[int, list[Face]] = {}
-    for start in range(0, len(rows), _DETECT_AT_ONCE):
-        chunk = rows[start : start + _DETECT_AT_ONCE]
-        for row, seen in zip(chunk, faces.detect([decoded.frames[r] for r in chunk]), strict=True):
-            found[int(decoded.frame_indices[row])] = seen
-    return found
-
-
-def _view(plan: ViewPlan, decoded: Decoded, boxes: Mapping[int, Box], probe: MediaProbe) -> View:
-    rows = list(_rows(plan, decoded, boxes, probe))
-    size = plan.need.size_px
-    return View(
-        images=np.stack([image for image, _, _ in rows]) if rows else np.zeros((0, size, size, 3), np.uint8),
-        times_s=np.array([time for _, time, _ in rows], np.float64),
-        boxes=np.stack([box for _, _, box in rows]) if rows else np.zeros((0, 4), np.float32),
-    )
-
-
-def _rows(
-    plan: ViewPlan, decoded: Decoded, boxes: Mapping[int, Box], probe: MediaProbe
-) -> Iterator[tuple[Picture, float, Box]]:
-    """Image, time and box of each planned frame that was decoded and, for a face view, has a face."""
-    wanted = set(plan.frame_indices)
-    for row, index in enumerate(decoded.frame_indices.tolist()):
-        frame = decoded.frames[row]
-        height, width = frame.shape[:2]
-        box = boxes.get(index) if plan.need.view == "face" else np.array([0, 0, width, height], np.float32)
-        if index in wanted and box is not None:
-            yield (
-                _picture(frame, box, plan.need),
-                float(decoded.times_s[row]),
-                box * np.float32(probe.width / width),
-            )
-
-
-def _picture(frame: Picture, box: Box, need: FrameNeed) -> Picture:
-    if need.view == "face":
-        return crop(frame, box, need.size_px, need.margin)
-    kernel = cv2.INTER_AREA if max(frame.shape[:2]) > need.size_px else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(frame, (need.size_px, need.size_px), interpolation=kernel), np.uint8)
-
-
 def _ruled_out(clip: Clip, branch: Branch, ready: Sequence[ManifestDetector]) -> SkipCode | None:
     if branch in HEARS:
-        if len(clip.wave) == 0 or len(clip.wave) < shortest_sound_s(ready) * clip.sample_rate_hz:
+        waves = {rate: sound.wave for rate, sound in part(clip, ready).sounds.items()}
+        if all(len(wave) == 0 or len(wave) < shortest_sound_s(ready) * rate for rate, wave in waves.items()):
             return SkipCode.AUDIO_TOO_SHORT
-        if _level_dbfs(clip.wave) < SILENCE_DBFS:
+        if all(_level_dbfs(wave) < SILENCE_DBFS for wave in waves.values()):
             return SkipCode.SILENT_AUDIO
     needs = [d.needs.frames for d in ready if d.needs.frames]
     if not needs or len(needs) < len(ready):

@@ -8,12 +8,17 @@ from clipwarden.shared.errors import ClipwardenError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "analyze": ("clipwarden.models.run:main", "examine files in this process, without services"),
+    "probe": ("clipwarden.shared.media.listing:main", "say what files are and how they were made"),
     "submit": ("clipwarden.api.commands:submit_main", "upload files to a gateway"),
     "status": ("clipwarden.api.commands:status_main", "read an analysis from a gateway"),
     "up": ("clipwarden.shared.local.up:main", "run the whole system on this machine"),
     "demo": ("clipwarden.shared.local.demo:main", "run the system once on a sample clip, then stop it"),
     "models": ("clipwarden.models.listing:main", "list the detectors and the state of their weights"),
     "train": ("clipwarden.models.training.cli:main", "train a detector or the fusion heads"),
+    "fusion": (
+        "clipwarden.workers.replay:main",
+        "import and export heads, choose policies, replay stored analyses under another bundle",
+    ),
     "serve": ("clipwarden.api.app:main", "run the gateway"),
     "worker": ("clipwarden.workers.serve:main", "run the worker of one queue"),
     "sweep": (

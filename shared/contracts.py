@@ -5,19 +5,17 @@ Arrays never appear here (see `clip`). Unknown fields are refused, and so are st
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
-Score = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
-Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
-
-
-class Contract(BaseModel):
-    """A frozen value with no unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from clipwarden.shared.codes import SkipCode
+from clipwarden.shared.contract import Contract as Contract
+from clipwarden.shared.contract import Digest as Digest
+from clipwarden.shared.contract import Score as Score
+from clipwarden.shared.probe import MediaKind as MediaKind
+from clipwarden.shared.probe import MediaProbe as MediaProbe
 
 
 class Branch(StrEnum):
@@ -84,65 +82,72 @@ class OutcomeStatus(StrEnum):
     FAILED = "failed"
 
 
-class MediaKind(StrEnum):
-    VIDEO = "video"
-    AUDIO = "audio"
-    IMAGE = "image"
-
-
 class Label(StrEnum):
     FAKE = "fake"
     REAL = "real"
     INCONCLUSIVE = "inconclusive"
 
 
-class MediaProbe(Contract):
-    """What a file says of itself, checked against its packets; for display and planning, never a feature.
+class Kernel(StrEnum):
+    """How a picture is brought to a view's size. The numbers are those of the library named.
 
-    `frames` counts the video packets (1 for a still, 0 without picture); width and height are as displayed,
-    after rotation; `duration_s` is the longer of picture and sound by packet times, 0 for a still.
+    `cv2_area` is OpenCV's area average where it shrinks and its linear kernel where it grows; `cv2_linear` does not
+    smooth when it shrinks; the Pillow kernels widen when they shrink and agree with Pillow within one grey level.
     """
 
-    kind: MediaKind
-    container: str
-    duration_s: float = Field(ge=0, allow_inf_nan=False)
-    width: int = Field(ge=0)
-    height: int = Field(ge=0)
-    fps: float = Field(ge=0, allow_inf_nan=False)
-    frames: int = Field(ge=0)
-    has_video: bool
-    has_audio: bool
-    video_codec: str | None = None
-    audio_codec: str | None = None
-    sample_rate_hz: int = Field(default=0, ge=0)
-    rotation_deg: int = 0
-    size_bytes: int = Field(ge=0)
+    CV2_AREA = "cv2_area"
+    CV2_LINEAR = "cv2_linear"
+    PIL_BILINEAR = "pil_bilinear"
+    PIL_BICUBIC = "pil_bicubic"
 
 
 class FrameNeed(Contract):
-    """Pictures a detector asks for: `count` frames spread uniformly over the clip.
+    """Pictures a detector asks for: `count` windows of `consecutive` frames, spread uniformly over the clip.
 
-    `view` "frame" is the whole picture scaled to `size_px` squared; "face" is the largest face of the frame,
-    squared, widened by `margin` (a fraction of the box side, in all) and scaled to `size_px` squared.
+    `view` "frame" is the whole picture scaled to `size_px` squared. "face" is the square about a face, widened by
+    `margin` (a fraction of its side, in all); "mouth" is the square about its mouth, as wide as the face times
+    `margin`. Each is scaled to `size_px` squared by `kernel`. Of several people in a frame those `people` are
+    cut out who are the most prominent in the clip.
     """
 
-    view: Literal["face", "frame"]
+    view: Literal["frame", "face", "mouth"]
     count: int = Field(gt=0, le=512)
     size_px: int = Field(gt=0, le=1024)
+    consecutive: int = Field(default=1, gt=0, le=64)
     margin: float = Field(default=0.0, ge=0, le=2)
+    kernel: Kernel = Kernel.CV2_AREA
+    people: int = Field(default=1, gt=0, le=4)
 
     @property
     def key(self) -> str:
         """Name of this view in a clip and in a bundle; equal needs share one copy."""
-        return f"{self.view}-{self.size_px}px-m{self.margin:g}-n{self.count}"
+        frames = f"n{self.count}x{self.consecutive}"
+        return f"{self.view}-{self.size_px}px-{self.kernel}-m{self.margin:g}-{frames}-p{self.people}"
+
+
+Span = tuple[FiniteFloat, FiniteFloat]
+"""Start and end in seconds from the start of the clip."""
 
 
 class AudioNeed(Contract):
-    """Mono sound a detector asks for: at most `seconds` from the start, at `sample_rate_hz`."""
+    """Mono sound a detector asks for: at most `seconds` of it, at `sample_rate_hz`.
 
-    sample_rate_hz: Literal[16000] = 16000
+    A longer clip gives its beginning; with `window_s`, as many windows of that length as fit into `seconds`, spread
+    uniformly from its first to its last second.
+    """
+
+    sample_rate_hz: Literal[16000, 22050] = 16000
     seconds: float = Field(gt=0, le=3600)
     min_seconds: float = Field(default=0.0, ge=0)
+    window_s: float | None = Field(default=None, gt=0)
+
+    def spans(self, duration_s: float) -> tuple[Span, ...]:
+        """What to hear of a clip that is this long, in order, each span once."""
+        if self.window_s is None or duration_s <= self.seconds:
+            return ((0.0, min(self.seconds, duration_s)),)
+        count = max(int(self.seconds / self.window_s), 1)
+        step = (duration_s - self.window_s) / max(count - 1, 1)
+        return tuple((i * step, i * step + self.window_s) for i in range(count))
 
 
 class Needs(Contract):
@@ -189,14 +194,22 @@ class ViewPlan(Contract):
     frame_indices: tuple[int, ...]
 
 
+class SoundPlan(Contract):
+    """Which spans of the sound to keep at one sample rate, in order, none overlapping another."""
+
+    sample_rate_hz: int
+    spans: tuple[Span, ...]
+
+
 class SamplingPlan(Contract):
     """What to read of a file, decided before it is decoded."""
 
     views: tuple[ViewPlan, ...] = ()
-    audio_seconds: float = Field(default=0.0, ge=0)
+    sounds: tuple[SoundPlan, ...] = ()
 
     @property
     def frame_indices(self) -> tuple[int, ...]:
+        """Decoded frames that any view wants, ascending."""
         return tuple(sorted({i for view in self.views for i in view.frame_indices}))
 
 
@@ -208,12 +221,25 @@ class Window(Contract):
     score: Score
 
 
+class Gap(Contract):
+    """A stretch of the clip that a detector left out of its score, and why."""
+
+    start_s: float = Field(ge=0, allow_inf_nan=False)
+    end_s: float = Field(ge=0, allow_inf_nan=False)
+    code: SkipCode
+
+
 class Evidence(Contract):
-    """One detector's finding. `score` is in [0, 1], 1 = fake, uncalibrated; features are named in the catalogue."""
+    """One detector's finding. `score` is in [0, 1], 1 = fake, uncalibrated; features are named in the catalogue.
+
+    `facts` are numbers to show beside the score; they enter no verdict.
+    """
 
     score: Score
     features: dict[str, FiniteFloat]
     windows: tuple[Window, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    facts: dict[str, FiniteFloat] = Field(default_factory=dict)
 
 
 class DetectorOutcome(Contract):
@@ -269,10 +295,21 @@ class Reason(Contract):
     text: str
 
 
+class Range(Contract):
+    """A suspicious stretch of the clip, merged over branches; `peak` is the highest score of a window in it."""
+
+    start_s: float = Field(ge=0, allow_inf_nan=False)
+    end_s: float = Field(ge=0, allow_inf_nan=False)
+    branches: tuple[Branch, ...] = Field(min_length=1)
+    peak: Score
+
+
 class Verdict(Contract):
     """The fused answer. `baseline_logit` plus all contributions is logit(probability), exactly.
 
-    Without a usable branch the label is inconclusive, and probability, head and baseline are None.
+    Without a usable branch the label is inconclusive, and probability, head and baseline are None. `localised`: short
+    ranges carry the evidence. `out_of_domain`: a feature lies outside what the head was fitted on, None where nobody
+    knows what that was.
     """
 
     label: Label
@@ -284,6 +321,9 @@ class Verdict(Contract):
     baseline_logit: FiniteFloat | None
     contributions: tuple[Contribution, ...] = ()
     reasons: tuple[Reason, ...] = ()
+    ranges: tuple[Range, ...] = ()
+    localised: bool = False
+    out_of_domain: bool | None = None
 
     @model_validator(mode="after")
     def _no_number_without_a_head(self) -> Self:

@@ -36,6 +36,18 @@ class Settings(BaseSettings):
     blob_dir: Path | None = Field(
         None, description="Directory of uploads and bundles; empty: `blobs` in the state directory"
     )
+    blob_url: str = Field(
+        "",
+        pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w.-]+)*)?$",
+        description="Bucket of uploads and bundles, s3://BUCKET or s3://BUCKET/PREFIX, instead of a directory; the"
+        " address and the credentials are the standard AWS_ variables",
+    )
+    blob_cache_dir: Path | None = Field(
+        None, description="Directory for blobs fetched from a bucket; empty: `blob-cache` in the state directory"
+    )
+    blob_cache_bytes: int = Field(
+        8192 * MEBIBYTE, gt=0, description="Size of that directory; what is in use stays even beyond it"
+    )
     worker_queue: str = Field("", description="Queue of this worker process; `clipwarden worker` sets it")
     device: str = Field(
         "auto",
@@ -58,7 +70,7 @@ class Settings(BaseSettings):
     max_pixels: int = Field(8192 * 8192, gt=0, description="Largest picture, width times height")
     max_frames: int = Field(500_000, gt=0, description="Most frames in a clip")
     decode_memory_bytes: int = Field(
-        4096 * MEBIBYTE, ge=256 * MEBIBYTE, description="Address space of one decoder process"
+        512 * MEBIBYTE, ge=64 * MEBIBYTE, description="Memory that one decoder process may allocate"
     )
     decode_cpu_s: int = Field(600, gt=0, description="CPU time of one decoder process")
 
@@ -104,6 +116,11 @@ class Settings(BaseSettings):
     def blobs(self) -> Path:
         """Directory of the blob store."""
         return self.blob_dir or self.state_dir / "blobs"
+
+    @property
+    def blob_cache(self) -> Path:
+        """Directory for blobs fetched from a bucket."""
+        return self.blob_cache_dir or self.state_dir / "blob-cache"
 
     def need(self, *names: str) -> None:
         """Refuse to go on without these settings. Raises ConfigError naming the first missing variable."""

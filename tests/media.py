@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage import data
 
+from clipwarden.shared.local.voice import speak
+
 RATE_HZ = 16_000
 CODECS = {
     ".mp4": ("libx264", "aac"),
@@ -41,15 +43,9 @@ def scenery(count: int, width: int = 320, height: int = 240, seed: int = 0) -> I
 
 
 def speech(seconds: float, seed: int = 0) -> NDArray[np.int16]:
-    """Voiced syllables: a pulse train through three moving resonances, with pauses; mono at 16 kHz."""
-    rng = np.random.default_rng(seed)
-    t = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
-    pitch = 120 + 15 * np.sin(2 * np.pi * 0.7 * t)
-    pulses = np.diff(np.floor(np.cumsum(pitch) / RATE_HZ), prepend=0) + rng.normal(0, 0.01, len(t))
-    voice = sum(np.convolve(pulses, _resonance(f), "same") for f in (650 + rng.normal(0, 40), 1150, 2600))
-    envelope = np.clip(np.sin(2 * np.pi * 3.5 * t) + 0.4, 0, 1)
-    wave = voice * envelope
-    return (0.3 * 32767 * wave / max(np.abs(wave).max(), 1e-9)).astype(np.int16)
+    """Babble that a speech detector takes for speech; mono at 16 kHz."""
+    samples = round(seconds * RATE_HZ)
+    return (0.45 * 32767 * speak(seconds + 0.01, seed)[:samples]).astype(np.int16)
 
 
 def silence(seconds: float) -> NDArray[np.int16]:
@@ -163,11 +159,6 @@ def write_png_header(path: Path, width: int, height: int) -> Path:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b""))
     return path
-
-
-def _resonance(frequency_hz: float) -> NDArray[np.float64]:
-    t = np.arange(400) / RATE_HZ
-    return np.exp(-t * 250) * np.sin(2 * np.pi * frequency_hz * t)
 
 
 def _encode_sound(out: av.container.OutputContainer, stream: av.AudioStream, wave: NDArray[np.int16]) -> None:

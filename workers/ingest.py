@@ -10,12 +10,12 @@ from celery.exceptions import CeleryError
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from clipwarden.models.plan import plan
-from clipwarden.models.run import part, prepare, skips
-from clipwarden.shared.bundle import write_part
+from clipwarden.models.pipeline import pipeline_id
+from clipwarden.models.run import Read, part, read_clip
+from clipwarden.shared.bundle import BundleFacts, versions, write_bundle
 from clipwarden.shared.codes import SENTENCES, FailCode, RejectCode, SkipCode
 from clipwarden.shared.contracts import Branch, MediaProbe, Stage
-from clipwarden.shared.errors import ClipwardenError, ElsewherePlease, MediaError, Unavailable
+from clipwarden.shared.errors import BlobGone, ClipwardenError, ElsewherePlease, MediaError, Unavailable
 from clipwarden.shared.logs import logger
 from clipwarden.shared.queue import Task, assess_task, send
 from clipwarden.shared.store import Granted
@@ -59,21 +59,26 @@ def ingest(process: WorkerProcess, analysis_id: UUID, granted: Granted) -> None:
 
 
 def _bundle(process: WorkerProcess, analysis_id: UUID, granted: Granted) -> tuple[MediaProbe, dict[Branch, SkipCode]]:
-    """Write the parts of the branches that apply; returns the others with their codes."""
-    path = process.blobs.path(granted.upload_key or "uploads/none")
-    if not path.is_file():
+    """Write the bundle for the branches that apply; returns the others with their codes."""
+    read = _read(process, granted)
+    clips = {b: part(read.clip, granted.manifest.ready(b)) for b in Branch if b not in read.skipped}
+    facts = BundleFacts(
+        pipeline=pipeline_id(granted.manifest),
+        probe=read.probe,
+        plan=read.plan,
+        versions=versions(process.faces.VERSION),
+    )
+    write_bundle(process.blobs, analysis_id, clips, facts)
+    return read.probe, dict(read.skipped)
+
+
+def _read(process: WorkerProcess, granted: Granted) -> Read:
+    try:
+        with process.blobs.local(granted.upload_key or "uploads/none") as path:
+            return read_clip(process.fence, path, granted.manifest, process.faces)
+    except BlobGone as error:
         process.blobs.check(process.store.store_id())
-        raise UploadGone(f"the upload {granted.upload_key} is not in the blob store")
-    probe = process.fence.probe(path)
-    sampling, skipped = plan(probe, granted.manifest)
-    clip = prepare(process.fence, path, probe, sampling, process.faces)
-    skipped = skipped | skips(clip, granted.manifest, [b for b in Branch if b not in skipped])
-    for branch in Branch:
-        if branch not in skipped:
-            target = process.blobs.path(process.blobs.bundle_key(analysis_id, branch))
-            facts = {"analysis_id": str(analysis_id), "branch": branch}
-            write_part(target, part(clip, granted.manifest.ready(branch)), facts)
-    return probe, skipped
+        raise UploadGone(f"the upload {granted.upload_key} is not in the blob store") from error
 
 
 def _end(

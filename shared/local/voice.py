@@ -1,7 +1,7 @@
 """Speech-like sound without words: glottal pulses and noise through moving vowel formants.
 
 A source-filter synthesiser after Klatt (1980), with the mean formants of women of Peterson and Barney (1952),
-three resonators in cascade and no zeros. It serves the sample clip only.
+three resonators in cascade and no zeros. It serves the sample clip and the workers' test of themselves.
 """
 
 from dataclasses import dataclass

@@ -69,7 +69,7 @@ def _by_structure(head: bytes) -> str | None:
     """Formats without a fixed opening: boxes, packets that repeat, frame headers."""
     if head[4:8] in _MOV_BOXES:
         return "mov"
-    if _repeats(head, 0, 188) or _repeats(head, 4, 192):
+    if any(_repeats(head, offset, size) for size in (188, 192) for offset in range(size)):
         return "mpegts"
     if head[:2] == b"BM" and len(head) > 26 and head[6:10] == b"\0\0\0\0":
         return "bmp_pipe"
@@ -79,6 +79,6 @@ def _by_structure(head: bytes) -> str | None:
 
 
 def _repeats(head: bytes, offset: int, size: int) -> bool:
-    """Whether the transport stream's sync byte stands at the start of four packets."""
-    places = range(offset, offset + 4 * size, size)
+    """Whether the transport stream's sync byte starts four packets in a row, or eight if the first of all is cut."""
+    places = range(offset, offset + (4 if offset in {0, 4} else 8) * size, size)
     return len(head) > places[-1] and all(head[i] == 0x47 for i in places)

@@ -1,4 +1,5 @@
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -10,8 +11,8 @@ from clipwarden.models.catalogue import CATALOGUE
 from clipwarden.models.detector import DetectorSpec
 from clipwarden.models.faces import FaceDetector
 from clipwarden.models.fusion.bundle import FusionBundle, Head, Linear, Thresholds
-from clipwarden.models.plan import plan
-from clipwarden.models.run import Laboratory, examine, part, prepare, restricted, skips
+from clipwarden.models.fusion.policies import PREDEFINED
+from clipwarden.models.run import Laboratory, examine, part, read_clip, restricted, skips
 from clipwarden.models.weights import WeightFile
 from clipwarden.shared.clip import Clip
 from clipwarden.shared.codes import RejectCode, SkipCode
@@ -85,10 +86,8 @@ def faces() -> FaceDetector:
 
 def prepared(path: Path, fence: Fence, faces: FaceDetector) -> tuple[Clip, Mapping[Branch, SkipCode]]:
     """The clip, and what planning and looking rule out together."""
-    probe = fence.probe(path)
-    sampling, skipped = plan(probe, MANIFEST)
-    clip = prepare(fence, path, probe, sampling, faces)
-    return clip, skipped | skips(clip, MANIFEST, [b for b in Branch if b not in skipped])
+    read = read_clip(fence, path, MANIFEST, faces)
+    return read.clip, read.skipped
 
 
 def test_a_talking_head_gives_every_view(talking_head: Path, fence: Fence, faces: FaceDetector) -> None:
@@ -98,7 +97,7 @@ def test_a_talking_head_gives_every_view(talking_head: Path, fence: Fence, faces
     assert seen.images.shape == (4, 64, 64, 3)
     assert whole.images.shape == (3, 48, 48, 3)
     assert whole.boxes.tolist() == [[0, 0, 320, 320]] * 3
-    assert len(clip.wave) == 2 * 16_000
+    assert len(clip.sounds[16_000]) == 2 * 16_000
     assert clip.duration_s == pytest.approx(3, abs=0.1)
 
 
@@ -112,10 +111,10 @@ def test_faces_are_where_the_portrait_has_one(talking_head: Path, fence: Fence, 
 def test_boxes_are_in_pixels_of_the_file_when_frames_are_scaled(
     tmp_path: Path, fence: Fence, faces: FaceDetector
 ) -> None:
-    path = media.write_still(tmp_path / "large.jpg", next(media.faces(1, 3840, 3840)))
+    path = media.write_still(tmp_path / "large.jpg", next(media.faces(1, 6000, 6000)))
     box = prepared(path, fence, faces)[0].view(FACES).boxes[0]
-    assert 700 < box[2] - box[0] < 2400
-    assert box[2] > 1920
+    assert 1100 < box[2] - box[0] < 3700
+    assert box[2] > 3000
 
 
 def test_a_clip_without_a_face_skips_what_needs_one(faceless_clip: Path, fence: Fence, faces: FaceDetector) -> None:
@@ -136,25 +135,25 @@ def test_a_clip_without_sound_skips_audio(mute_clip: Path, fence: Fence, faces: 
 def test_faces_below_forty_pixels_are_too_small(talking_head: Path, fence: Fence, faces: FaceDetector) -> None:
     clip = prepared(talking_head, fence, faces)[0]
     seen = clip.view(FACES)
-    small = type(seen)(seen.images, seen.times_s, seen.boxes / 10)
-    shrunk = Clip({**clip.views, FACES.key: small}, clip.wave, clip.sample_rate_hz, clip.duration_s)
+    shrunk = Clip({**clip.views, FACES.key: replace(seen, boxes=seen.boxes / 10)}, clip.sounds, clip.duration_s)
     assert skips(shrunk, MANIFEST, [Branch.VISUAL]) == {Branch.VISUAL: SkipCode.FACE_TOO_SMALL}
 
 
 def test_a_part_holds_what_its_branch_reads_and_no_more(talking_head: Path, fence: Fence, faces: FaceDetector) -> None:
     clip = prepared(talking_head, fence, faces)[0]
     seen, heard = part(clip, MANIFEST.ready(Branch.VISUAL)), part(clip, MANIFEST.ready(Branch.AUDIO))
-    assert (set(seen.views), len(seen.wave)) == ({FACES.key}, 0)
-    assert (set(heard.views), len(heard.wave)) == (set(), 32_000)
+    assert (set(seen.views), set(seen.sounds)) == ({FACES.key}, set())
+    assert (set(heard.views), len(heard.sounds[16_000])) == (set(), 32_000)
 
 
 def laboratory(fence: Fence, faces: FaceDetector) -> Laboratory:
     only_eyes = MANIFEST.model_copy(update={"detectors": MANIFEST.detectors[:1]})
     head = Head(
         name="visual", feature_cols=("forensic_prob_mean",), temperature=1.0, fitted_on="tests", metrics={},
-        model=Linear(intercept=0.0, coef=(2.0,), mean=(0.0,), scale=(1.0,)), thresholds=Thresholds(real=0.2, fake=0.8),
+        model=Linear(intercept=0.0, coef=(2.0,), mean=(0.0,), scale=(1.0,)),
+        thresholds=dict.fromkeys(PREDEFINED, Thresholds(real=0.2, fake=0.8)),
     )  # fmt: skip
-    bundle = FusionBundle(format=1, policy="balanced", heads=(head,))
+    bundle = FusionBundle(format=1, policy="balanced", policies=PREDEFINED, heads=(head,))
     return Laboratory(fence, faces, only_eyes, bundle, {Branch.VISUAL: (Loaded(MANIFEST.detectors[0], Brightness()),)})
 
 
