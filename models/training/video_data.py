@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from clipwarden.models.detector import DetectorSpec
 from clipwarden.models.faces import FaceDetector
 from clipwarden.models.plan import plan
-from clipwarden.models.run import prepare
 from clipwarden.models.training.run_folder import read_table
+from clipwarden.models.views import prepare
 from clipwarden.shared.clip import Clip
 from clipwarden.shared.contracts import DetectorState, Manifest, ManifestDetector
 from clipwarden.shared.media.fence import Fence
@@ -89,10 +89,11 @@ def prepared(
     with Fence(MediaLimits()) as fence:
         for clip in clips:
             path = data / "video" / clip.path
-            probe = fence.probe(path)
-            what, skips = plan(probe, manifest)
-            if spec.branch not in skips:
-                yield clip, prepare(fence, path, probe, what, faces)
+            with fence.open(path) as media:
+                what, skips = plan(media.probe, manifest)
+                content = prepare(media, what, faces) if spec.branch not in skips else None
+            if content is not None:
+                yield clip, content
 
 
 def _manifest(spec: DetectorSpec) -> Manifest:
