@@ -15,7 +15,7 @@ from fastapi import Depends, Request
 
 from clipwarden.api.uploads import Upload
 from clipwarden.shared import queue
-from clipwarden.shared.blobs import LocalBlobs
+from clipwarden.shared.blobs import BlobStore, open_blobs
 from clipwarden.shared.codes import ProblemCode
 from clipwarden.shared.contracts import Analysis, AnalysisState, Manifest, Stage
 from clipwarden.shared.errors import ClipwardenError, ProblemError, Unavailable
@@ -38,14 +38,14 @@ class Gateway:
 
     settings: Settings
     store: Store
-    blobs: LocalBlobs
+    blobs: BlobStore
     senders: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SENDERS, "send"))
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
         """Connect. Raises ConfigError for missing settings or another installation's blob store, or Unavailable."""
         settings.need("database_url", "redis_url")
-        gateway = cls(settings, Store(settings.database_url, POOL_SIZE), LocalBlobs(settings.blobs))
+        gateway = cls(settings, Store(settings.database_url, POOL_SIZE), open_blobs(settings))
         try:
             gateway.check_blobs()
         except BaseException:

@@ -1,6 +1,7 @@
 """Receiving an upload: multipart/form-data parsed as it arrives, the file's bytes straight into a blob writer.
 
-At most about a megabyte of an upload is in memory at a time. Disk writes and hashing run in a thread.
+At most about a megabyte of an upload is in memory at a time, with a bucket also the parts on their way there. Writing
+and hashing run in a thread.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from clipwarden.api.fields import METADATA_BYTES, TAG_BYTES, parse_metadata, parse_tag
-from clipwarden.shared.blobs import BlobWriter, LocalBlobs
+from clipwarden.shared.blobs import BlobStore, BlobWriter
 from clipwarden.shared.codes import SENTENCES, ProblemCode, RejectCode
 from clipwarden.shared.errors import ProblemError
 
@@ -186,7 +187,7 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
 
 
 @asynccontextmanager
-async def received(request: Request, blobs: LocalBlobs, max_file_bytes: int) -> AsyncIterator[Upload]:
+async def received(request: Request, blobs: BlobStore, max_file_bytes: int) -> AsyncIterator[Upload]:
     """The request's upload; unless it was committed inside, leaving forgets every byte of it.
 
     Raises ProblemError for a form that is not one file, ClientDisconnect when the client leaves, StorageFull.

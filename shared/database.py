@@ -8,7 +8,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine, text
 
-from clipwarden.shared.blobs import LocalBlobs
+from clipwarden.shared.blobs import BlobStore, open_blobs
 from clipwarden.shared.errors import ConfigError, Unavailable
 from clipwarden.shared.ids import new_id
 from clipwarden.shared.settings import Settings, load_settings
@@ -37,16 +37,16 @@ def upgrade_schema(database_url: str) -> None:
         engine.dispose()
 
 
-def tie_blob_store(store: Store, blobs: LocalBlobs, new_blob_store: bool = False) -> str:
+def tie_blob_store(store: Store, blobs: BlobStore, new_blob_store: bool = False) -> str:
     """Give the database and the blob store one id; returns it.
 
-    A database that knows a store refuses an empty directory, which may be a volume that was not mounted, unless
-    `new_blob_store` says that it is meant.
+    A database that knows a store refuses an empty one, which may be a volume that was not mounted or a wrong prefix,
+    unless `new_blob_store` says that it is meant.
     """
     known, found = store.store_id(), blobs.store_id()
     if known is not None and found is None and not new_blob_store:
         raise ConfigError(
-            f"{blobs.root} is empty but this database already has a blob store: mount it, or run"
+            f"{blobs.place} is empty but this database already has a blob store: {blobs.remedy}, or run"
             " `clipwarden db upgrade --new-blob-store` to go on without the old files"
         )
     store_id = found or known or str(new_id())
@@ -64,7 +64,7 @@ def upgrade(settings: Settings, new_blob_store: bool = False) -> str:
     upgrade_schema(settings.database_url)
     store = Store(settings.database_url, pool_size=1)
     try:
-        return tie_blob_store(store, LocalBlobs(settings.blobs), new_blob_store)
+        return tie_blob_store(store, open_blobs(settings), new_blob_store)
     finally:
         store.close()
 
@@ -78,5 +78,5 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     settings = load_settings()
     store_id = upgrade(settings, arguments.new_blob_store)
-    print(f"database ready, blob store {store_id} in {settings.blobs}")
+    print(f"database ready, blob store {store_id} in {settings.blob_url or settings.blobs}")
     return 0

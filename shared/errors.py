@@ -7,6 +7,7 @@ ClipwardenError
 ├── WorkerFault      this worker's fault (device, weights, disk): nothing is recorded, the process leaves
 ├── ElsewherePlease  this process holds other models than the analysis wants: another takes the stage
 ├── Unavailable      a service's fault: retry
+│   ├── BlobGone     the blob store answers, and has no such blob, or not whole: make it again
 │   └── StorageFull  the blob store has no room
 ├── ProblemError     the HTTP request's fault: becomes a problem document
 └── ConfigError      the operator's fault: the process does not start
@@ -61,6 +62,10 @@ class Unavailable(ClipwardenError):  # noqa: N818 - named after the state it rep
     """Redis, Postgres or the blob store did not answer."""
 
     code = ProblemCode.UNAVAILABLE
+
+
+class BlobGone(Unavailable):
+    """The blob store answers, but this blob is not in it, or not as it was written."""
 
 
 class StorageFull(Unavailable):

@@ -15,7 +15,7 @@ from clipwarden.shared.local.valkey import EmbeddedValkey
 from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import Store
 
-pytest_plugins = ["tests.media_fixtures"]
+pytest_plugins = ["tests.media_fixtures", "tests.s3_fixtures"]
 TEMPLATE = "clipwarden_template"
 
 

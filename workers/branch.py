@@ -24,9 +24,8 @@ def assess_branch(process: WorkerProcess, branch: Branch, analysis_id: UUID, gra
     """
     if granted.manifest.ready(branch) != tuple(loaded.entry for loaded in process.detectors):
         raise ElsewherePlease(f"the detectors of {branch} here are not those of the analysis's pipeline")
-    part = process.blobs.path(process.blobs.bundle_key(analysis_id, branch))
     try:
-        clip = read_part(part)
+        clip = read_part(process.blobs, analysis_id, branch)
     except Unavailable:
         process.blobs.check(process.store.store_id())
         log.warning("bundle is gone, ingest makes it again")

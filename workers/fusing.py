@@ -5,7 +5,7 @@ from uuid import UUID
 
 from clipwarden.models.fusion.bundle import FusionBundle
 from clipwarden.models.fusion.verdict import judge
-from clipwarden.shared.blobs import LocalBlobs
+from clipwarden.shared.blobs import BlobStore
 from clipwarden.shared.contracts import BranchResult, Manifest, Verdict
 from clipwarden.shared.errors import ElsewherePlease
 from clipwarden.shared.logs import logger
@@ -14,7 +14,7 @@ from clipwarden.shared.store import Store
 log = logger(__name__)
 
 
-def fuse_analysis(store: Store, blobs: LocalBlobs, fusion: tuple[FusionBundle, str], analysis_id: UUID) -> bool:
+def fuse_analysis(store: Store, blobs: BlobStore, fusion: tuple[FusionBundle, str], analysis_id: UUID) -> bool:
     """Close the analysis if every stage is settled; True if this call did. Raises ElsewherePlease or Unavailable."""
     bundle, digest = fusion
 

@@ -13,7 +13,7 @@ from clipwarden.models.faces import FaceDetector
 from clipwarden.models.fusion.bundle import FusionBundle, bundle_path, read_bundle
 from clipwarden.models.pipeline import local_detectors
 from clipwarden.models.selftest import self_test
-from clipwarden.shared.blobs import LocalBlobs
+from clipwarden.shared.blobs import BlobStore, open_blobs
 from clipwarden.shared.contracts import Branch, BranchResult, OutcomeStatus
 from clipwarden.shared.errors import ClipwardenError
 from clipwarden.shared.logs import logger
@@ -46,8 +46,8 @@ class WorkerProcess:
         return Store(self.settings.database_url, pool_size=1)
 
     @cached_property
-    def blobs(self) -> LocalBlobs:
-        return LocalBlobs(self.settings.blobs)
+    def blobs(self) -> BlobStore:
+        return open_blobs(self.settings)
 
     @cached_property
     def faces(self) -> FaceDetector:

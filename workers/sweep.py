@@ -5,6 +5,7 @@ deletes what is past its time. A plain process that lives when Redis does not; t
 import argparse
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from logging import INFO, WARNING
@@ -17,7 +18,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from clipwarden.models.fusion.bundle import FusionBundle, bundle_path, read_bundle
-from clipwarden.shared.blobs import BUNDLES, PARTIAL, UPLOADS, LocalBlobs
+from clipwarden.shared.blobs import BUNDLES, PARTIAL, UPLOADS, open_blobs
 from clipwarden.shared.contracts import Stage
 from clipwarden.shared.errors import ElsewherePlease, Unavailable
 from clipwarden.shared.logs import configure_logging, log_context, logger
@@ -30,22 +31,25 @@ ORPHAN_AGE_S = 3600.0
 """Older than any upload can take to be recorded."""
 UNFUSED_AGE_S = 2.0
 """How long the chord's body is given to fuse before the sweeper does."""
+ORPHANS_EVERY_S = 300.0
+"""A bucket charges for being listed, and what is listed is old."""
 
 log = logger(__name__)
 
 
 class Sweeper:
-    """One sweep after the other. Holds no state: everything it knows is in Postgres and Redis."""
+    """One sweep after the other. Holds no state that matters: everything it knows is in Postgres and Redis."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._store = Store(settings.database_url, pool_size=2)  # one for the lock, one for the work
-        self._blobs = LocalBlobs(settings.blobs)
+        self._blobs = open_blobs(settings)
         self._fusion: tuple[FusionBundle, str] = read_bundle(bundle_path())
         self._redis = Redis.from_url(settings.redis_url, socket_timeout=3, socket_connect_timeout=3)
         self._celery = Celery("clipwarden-sweeper", set_as_current=False)
         self._celery.conf.update(celery_config(settings))
         self._blobs.check(self._store.store_id())
+        self._orphans_due = 0.0
 
     def sweep(self) -> Counter[str]:
         """One round; counts what was done by kind. Raises Unavailable if Postgres does not answer."""
@@ -116,6 +120,9 @@ class Sweeper:
 
     def _delete_orphans(self, done: Counter[str]) -> None:
         """Delete what a process left when it died between keeping a file and recording it, or after the verdict."""
+        if time.monotonic() < self._orphans_due:
+            return
+        self._orphans_due = time.monotonic() + ORPHANS_EVERY_S
         kept = self._blobs.older_than(UPLOADS, ORPHAN_AGE_S)
         for key in [*self._store.unknown_uploads(kept), *self._blobs.older_than(PARTIAL, ORPHAN_AGE_S)]:
             self._blobs.delete(key)

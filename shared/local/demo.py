@@ -63,7 +63,15 @@ def _verdict_lines(verdict: dict[str, Any]) -> list[str]:
     number = "no probability" if probability is None else f"probability of fake {probability:.2f}"
     share = f"{verdict['coverage']:.0%} of the branches that apply"
     lines = [f"Verdict: {str(verdict['label']).upper()} ({number}, from {share})"]
-    return lines + [f"  {reason['text']}" for reason in verdict["reasons"]]
+    return lines + _sum_lines(verdict) + [f"  {reason['text']}" for reason in verdict["reasons"]]
+
+
+def _sum_lines(verdict: dict[str, Any]) -> list[str]:
+    """How the probability came about: its log-odds are the baseline and each detector's share."""
+    if verdict["head"] is None:
+        return []
+    shares = (f"{share['detector']} {share['log_odds']:+.3f}" for share in verdict["contributions"])
+    return [f"  Head {verdict['head']}, log-odds: baseline {verdict['baseline_logit']:+.3f}, {', '.join(shares)}"]
 
 
 def _branch_lines(branches: dict[str, dict[str, Any]], told: set[str]) -> list[str]:
@@ -115,6 +123,7 @@ def _run(clip: Path, state_dir: Path) -> dict[str, Any]:
         database_url="",
         state_dir=state_dir,
         blob_dir=None,
+        blob_url="",
         host="127.0.0.1",
         port=0,
         allowed_hosts=("localhost", "127.0.0.1"),

@@ -18,6 +18,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from rich.console import Console
 
+from clipwarden.shared.blobs import open_blobs
 from clipwarden.shared.errors import ClipwardenError
 from clipwarden.shared.local.postgres import EmbeddedPostgres
 from clipwarden.shared.local.stack import command_line
@@ -28,6 +29,7 @@ PURPOSES = {
     "": "the command line",
     "api": "the gateway and its client",
     "worker": "the detectors",
+    "s3": "blobs in a bucket",
     "local": "embedded servers and the sample clip",
     "train": "training",
     "ops": "the queue monitor",
@@ -77,6 +79,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield check_torch()
     yield check_server("Redis server", settings.redis_url, EmbeddedValkey)
     yield check_server("PostgreSQL", settings.database_url, EmbeddedPostgres)
+    yield check_blobs(settings)
     yield check_disk(settings.state_dir)
     yield check_port(settings)
     yield check_weights()
@@ -137,6 +140,19 @@ def check_server(name: str, url: str, make: Callable[[Path], EmbeddedPostgres | 
                 return Check(name, True, True, f"starts here in {time.monotonic() - began:.1f} s")
         except ClipwardenError as error:
             return Check(name, False, True, "does not start", str(error))
+
+
+def check_blobs(settings: Settings) -> Check:
+    """Whether a bucket that the settings name answers; the demo uses a directory."""
+    if not settings.blob_url:
+        return Check("blob store", True, False, f"the directory {settings.blobs}")
+    try:
+        blobs = open_blobs(settings)
+        store_id = blobs.store_id()
+    except ClipwardenError as error:
+        return Check("blob store", False, False, f"{settings.blob_url} cannot be used", str(error))
+    found = f"{blobs.place} answers, {f'store id {store_id}' if store_id else 'no store id yet'}"
+    return Check("blob store", True, False, found, "" if store_id else "clipwarden db upgrade")
 
 
 def check_disk(state_dir: Path) -> Check:

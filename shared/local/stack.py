@@ -221,6 +221,7 @@ class Stack:
             **_as_environment(self.settings),
             f"{PREFIX}STATE_DIR": str(self.state_dir),
             f"{PREFIX}BLOB_DIR": str((self.settings.blob_dir or self.state_dir / "blobs").absolute()),
+            f"{PREFIX}BLOB_CACHE_DIR": str((self.settings.blob_cache_dir or self.state_dir / "blob-cache").absolute()),
             f"{PREFIX}DATABASE_URL": self.database_url,
             f"{PREFIX}REDIS_URL": self.redis_url,
             f"{PREFIX}PORT": str(self._port),

@@ -87,7 +87,7 @@ def test_the_gateway_image_installs_no_detector_packages():
     text = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
     chain = re.search(r"^FROM base AS api-packages\n(.*?)^FROM", text, re.MULTILINE | re.DOTALL)
     assert chain is not None
-    assert '".[api]"' in chain[1]
+    assert '".[api,s3]"' in chain[1]
     assert "torch" not in chain[1]
 
 

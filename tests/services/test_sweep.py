@@ -10,7 +10,7 @@ from redis import Redis
 from sqlalchemy import create_engine, text
 
 from clipwarden.models.fusion.bundle import bundle_path, read_bundle
-from clipwarden.shared.blobs import LocalBlobs
+from clipwarden.shared.blobs import LocalBlobs, bundle_folder
 from clipwarden.shared.codes import RejectCode, SkipCode
 from clipwarden.shared.contracts import AnalysisState, Branch, Label, Manifest, MediaKind, MediaProbe, Stage
 from clipwarden.shared.errors import Unavailable
@@ -138,12 +138,12 @@ def test_bundles_of_ended_analyses_are_deleted(settings: Settings, store: Store,
     store.end_ingest(ended, claim.token, RejectCode.NOT_MEDIA, "no")
     long_ago = time.time() - 7200
     for each in (ended, analysis_id):
-        part = blobs.path(blobs.bundle_key(each, "visual"))
+        part = blobs.path(f"{bundle_folder(each)}/visual")
         part.parent.mkdir(parents=True)
         part.write_bytes(b"x")
         os.utime(part.parent, (long_ago, long_ago))
     Sweeper(settings).sweep()
-    assert list(blobs.keys()) == [blobs.bundle_key(analysis_id, "visual")]
+    assert list(blobs.keys()) == [f"{bundle_folder(analysis_id)}/visual"]
 
 
 def test_a_crowded_queue_costs_no_patience(settings: Settings, redis: Redis, analysis_id: UUID) -> None:

@@ -1,0 +1,143 @@
+"""The blob store in one directory, which the gateway and all workers share."""
+
+import errno
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from clipwarden.shared.blobs.store import PARTIAL, STORE_ID, BlobStore, BlobWriter, bundle_folder
+from clipwarden.shared.errors import BlobGone, StorageFull, Unavailable
+from clipwarden.shared.ids import new_id
+
+NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder that only its owner may enter: uploads are other people's media."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
+
+
+def _written(path: Path) -> float:
+    """When a file was last written; never, as it were, if it has gone meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
+
+
+@contextmanager
+def translated(action: str) -> Iterator[None]:
+    """The operating system's errors as ours."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise StorageFull(f"the blob store has no room to {action}") from error
+        raise Unavailable(f"the blob store could not {action}: {error}") from error
+
+
+class LocalWriter(BlobWriter):
+    """Writes a file beside its place and moves it there, so that a crash leaves all of it or nothing."""
+
+    def __init__(self, partial: Path, final: Path, key: str) -> None:
+        super().__init__(key)
+        self._partial, self._final = partial, final
+        with translated("open a blob"):
+            private_folder(partial.parent)
+            self._file = os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+
+    def _append(self, chunk: bytes | memoryview) -> None:
+        with translated("write a blob"):
+            self._file.write(chunk)
+
+    def _publish(self) -> None:
+        with translated("keep a blob"):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            private_folder(self._final.parent)
+            self._partial.replace(self._final)
+            _flush_folder(self._final.parent)
+
+    def abort(self) -> None:
+        """Forget the blob; harmless after commit."""
+        with suppress(OSError):  # closing writes what is buffered, and fails again on a full disk
+            self._file.close()
+        self._partial.unlink(missing_ok=True)
+
+
+class LocalBlobs(BlobStore):
+    """A blob store in one directory. Its folders are private, its files are what their keys say."""
+
+    remedy = "mount the right volume or set CLIPWARDEN_BLOB_DIR"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.place = str(root)
+
+    def store_id(self) -> str | None:
+        with translated("be read"):
+            try:
+                return (self.root / STORE_ID).read_text("ascii").strip()
+            except FileNotFoundError:
+                return None
+
+    def set_up(self, store_id: str) -> None:
+        with translated("be set up"):
+            private_folder(self.root)
+            (self.root / STORE_ID).write_text(store_id, "ascii")
+
+    def _writer(self, key: str) -> LocalWriter:
+        return LocalWriter(self.root / PARTIAL / new_id().hex, self.path(key), key)
+
+    def path(self, key: str) -> Path:
+        """Where a blob is, or will be."""
+        path = (self.root / key).resolve()
+        if not path.is_relative_to(self.root.resolve()):
+            raise ValueError(f"not a blob key: {key!r}")
+        return path
+
+    def read(self, key: str) -> bytes:
+        with self.local(key) as path, translated("be read"):
+            return path.read_bytes()
+
+    @contextmanager
+    def local(self, key: str, sha256: str = "") -> Iterator[Path]:  # noqa: ARG002 - no network changed it on its way
+        """The blob's own file."""
+        path = self.path(key)
+        if not path.is_file():
+            raise BlobGone(f"there is no {key} in {self.place}")
+        yield path
+
+    def delete(self, key: str) -> None:
+        with translated("delete"):
+            self.path(key).unlink(missing_ok=True)
+
+    def delete_bundle(self, analysis_id: UUID) -> None:
+        shutil.rmtree(self.path(bundle_folder(analysis_id)), ignore_errors=True)
+
+    def older_than(self, folder: str, age_s: float) -> list[str]:
+        before = time.time() - age_s
+        with translated("be listed"):
+            paths = list((self.root / folder).glob("*"))
+        return [f"{folder}/{p.name}" for p in paths if _written(p) < before]
+
+    def keys(self) -> Iterator[str]:
+        for path in sorted(self.root.rglob("*")):
+            if path.is_file() and path.name != STORE_ID:
+                yield path.relative_to(self.root).as_posix()
+
+
+def _flush_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
