@@ -18,11 +18,13 @@ from clipwarden.shared.contracts import (
     Label,
     Manifest,
     MediaKind,
+    MediaProbe,
     OutcomeStatus,
     StageRow,
     StageStatus,
     Verdict,
 )
+from clipwarden.shared.hints import hints
 
 
 class View(BaseModel):
@@ -38,6 +40,106 @@ class ErrorView(View):
     message: str
 
 
+class ReasonView(View):
+    code: str
+    text: str
+
+
+class ColourView(View):
+    """How samples stand for colours, in the words of ITU-T H.273; null where the stream does not say."""
+
+    pixel_format: str
+    bit_depth: int
+    primaries: str | None
+    transfer: str | None
+    matrix: str | None
+    full_range: bool | None
+    hdr: bool
+
+
+class PictureSizesView(View):
+    """Coded pictures of one type."""
+
+    count: int
+    mean_bytes: float
+    deviation_bytes: float
+
+
+class GroupsView(View):
+    """Groups of pictures between key frames, by their number of pictures."""
+
+    count: int
+    closed: int
+    shortest: int
+    median: int
+    longest: int
+
+
+class MotionView(View):
+    """Motion vectors of the first pictures: shares of the area, lengths in pixels."""
+
+    pictures: int
+    predicted: float
+    moving: float
+    median_px: float
+    p95_px: float
+
+
+class EncoderNoteView(View):
+    """What the file says of what wrote it, unverified."""
+
+    place: str
+    key: str
+    text: str
+
+
+class ProvenanceView(View):
+    """Traces of how the file was made: evidence to look at. No detector reads it."""
+
+    hints: list[ReasonView] = Field(description="What the traces suggest, and what they cannot show")
+    pictures: dict[str, PictureSizesView] = Field(description="By type: I, P, B")
+    groups: GroupsView | None
+    motion: MotionView | None
+    bits_per_pixel: float
+    hidden_pictures: int
+    notes: list[EncoderNoteView]
+    settings: dict[str, str]
+    openings: int
+    period: int
+    tables: str | None
+    quality: int | None
+
+
+class ProbeView(View):
+    """What reading the file tells beyond its size and length."""
+
+    container: str
+    header_duration_s: float | None
+    video_codec: str | None
+    variable_frame_rate: bool
+    interlaced: bool
+    rotation_deg: int
+    mirrored: bool
+    pixel_aspect: tuple[int, int] = Field(description="Width to height of a pixel; pictures are read unstretched")
+    colour: ColourView | None
+    audio_codec: str | None
+    audio_streams: int
+    sample_rate_hz: int
+    channels: int
+    channel_layout: str | None
+    repairs: list[str] = Field(description="What was put right while the file was read")
+    provenance: ProvenanceView | None
+
+    @classmethod
+    def from_domain(cls, seen: MediaProbe) -> Self:
+        said = seen.model_dump()
+        if seen.colour:
+            said["colour"]["hdr"] = seen.colour.hdr
+        if seen.provenance:
+            said["provenance"]["hints"] = [hint.model_dump() for hint in hints(seen)]
+        return cls.model_validate(said)
+
+
 class InputView(View):
     """The file. What only reading it tells is null until ingest has read it."""
 
@@ -50,6 +152,7 @@ class InputView(View):
     height: int | None
     fps: float | None
     has_audio: bool | None
+    probe: ProbeView | None
 
     @classmethod
     def from_domain(cls, analysis: Analysis) -> Self:
@@ -64,6 +167,7 @@ class InputView(View):
             height=seen.height if seen else None,
             fps=seen.fps if seen else None,
             has_audio=seen.has_audio if seen else None,
+            probe=ProbeView.from_domain(seen) if seen else None,
         )
 
 
@@ -140,13 +244,8 @@ class ContributionView(View):
     log_odds: float
 
 
-class ReasonView(View):
-    code: str
-    text: str
-
-
 class RangeView(View):
-    """A stretch of the clip that branches agree on."""
+    """A suspicious stretch of the clip, merged over branches; `peak` is the highest score in it, uncalibrated."""
 
     start_s: float
     end_s: float
@@ -167,8 +266,8 @@ class VerdictView(View):
     contributions: list[ContributionView]
     reasons: list[ReasonView]
     ranges: list[RangeView]
-    localised: bool | None
-    out_of_domain: bool | None
+    localised: bool = Field(description="Whether short ranges carry the evidence")
+    out_of_domain: bool | None = Field(description="Whether a feature lies outside what the head was fitted on")
 
     @classmethod
     def from_domain(cls, verdict: Verdict) -> Self:
@@ -182,9 +281,9 @@ class VerdictView(View):
             baseline_logit=verdict.baseline_logit,
             contributions=[ContributionView(**c.model_dump()) for c in verdict.contributions],
             reasons=[ReasonView(**r.model_dump()) for r in verdict.reasons],
-            ranges=[],
-            localised=None,
-            out_of_domain=None,
+            ranges=[RangeView(**r.model_dump()) for r in verdict.ranges],
+            localised=verdict.localised,
+            out_of_domain=verdict.out_of_domain,
         )
 
 

@@ -1,12 +1,16 @@
 """From branch results to a verdict: the largest head whose columns are present, exact contributions, thresholds."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from clipwarden.models.catalogue import CATALOGUE
-from clipwarden.models.fusion.bundle import FusionBundle, Head
-from clipwarden.shared.codes import SENTENCES, SkipCode
+from clipwarden.models.fusion import reasons
+from clipwarden.models.fusion.bundle import FusionBundle, Head, Thresholds
+from clipwarden.models.fusion.faults import FaultCode, FusionFault
+from clipwarden.models.fusion.ranges import is_localised, merged, stretches
 from clipwarden.shared.contracts import (
+    Branch,
     BranchResult,
     Contribution,
     Label,
@@ -16,58 +20,140 @@ from clipwarden.shared.contracts import (
     Verdict,
 )
 
-NOTABLE_LOG_ODDS = 0.1
-"""A contribution below this is not worth a sentence."""
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Features of the catalogue that detectors reported, raw; and the detectors whose numbers were refused."""
+
+    features: dict[str, float]
+    refused: tuple[tuple[Branch, str], ...]
 
 
-NOT_INSTALLED = {SkipCode.NO_WEIGHTS, SkipCode.DISABLED}
-"""True of every clip alike, so no reason for this verdict; the branches say it."""
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One analysis before the bench: what was found, and how much of what could have been."""
+
+    policy: str
+    results: Sequence[BranchResult]
+    found: Findings
+    coverage: float
+    degraded: bool
+
+    @property
+    def gaps(self) -> tuple[Reason, ...]:
+        """What is missing from the verdict, and why."""
+        refused = (reasons.reason("features_refused", branch=b, detector=d) for b, d in self.found.refused)
+        return (*refused, *reasons.missing(self.results))
 
 
-def judge(bundle: FusionBundle, manifest: Manifest, results: Sequence[BranchResult]) -> Verdict:
-    """Fuse what the branches found. Never fails for missing branches: without evidence it is inconclusive."""
-    features = _features(results)
-    coverage, degraded = _coverage(manifest, results)
-    head = bundle.largest(set(features))
-    if head is None:
-        return Verdict(
-            label=Label.INCONCLUSIVE,
-            probability=None,
-            policy=bundle.policy,
-            head=None,
-            coverage=coverage,
-            degraded=degraded,
-            baseline_logit=None,
-            reasons=(
-                Reason(code="no_evidence", text="No branch could examine this file."),
-                *_missing(results),
-            ),
-        )
-    baseline, contributions = _contributions(head, features)
-    probability = _sigmoid(baseline + sum(c.log_odds for c in contributions))
-    label = _label(head, probability)
+def judge(
+    bundle: FusionBundle, manifest: Manifest, results: Sequence[BranchResult], policy: str | None = None
+) -> Verdict:
+    """Fuse what the branches found, by the bundle's own policy or another of it.
+
+    Never fails for missing branches or senseless features: without evidence the verdict is inconclusive. Raises
+    FusionFault for a policy that the bundle does not have.
+    """
+    chosen = policy or bundle.policy
+    if chosen not in bundle.policies:
+        raise FusionFault(FaultCode.UNKNOWN_POLICY, f"the bundle has no policy {chosen}")
+    case = Case(chosen, results, findings(results), *_coverage(manifest, results))
+    head = bundle.largest(set(case.found.features), chosen)
+    return _undecided(case) if head is None else _decided(case, head)
+
+
+def findings(results: Sequence[BranchResult]) -> Findings:
+    """Collect features; one that is not finite or out of its range discredits all of its detector's."""
+    features: dict[str, float] = {}
+    refused: list[tuple[Branch, str]] = []
+    for result in results:
+        for outcome in result.detectors:
+            if outcome.evidence is None:
+                continue
+            named = {
+                name: value
+                for name, value in outcome.evidence.features.items()
+                if name in CATALOGUE and CATALOGUE[name].detector == outcome.name
+            }
+            if all(CATALOGUE[name].holds(value) for name, value in named.items()):
+                features |= named
+            else:
+                refused.append((result.branch, outcome.name))
+    return Findings(features, tuple(refused))
+
+
+def _undecided(case: Case) -> Verdict:
+    detectors = sorted(_detectors(case.found.features))
     return Verdict(
-        label=label,
-        probability=probability,
-        policy=bundle.policy,
-        head=head.name,
-        coverage=coverage,
-        degraded=degraded,
-        baseline_logit=baseline,
-        contributions=contributions,
-        reasons=(*_leanings(contributions), *_caution(head, label), *_missing(results)),
+        label=Label.INCONCLUSIVE,
+        probability=None,
+        policy=case.policy,
+        head=None,
+        coverage=case.coverage,
+        degraded=case.degraded,
+        baseline_logit=None,
+        reasons=(*(reasons.named("no_head", detectors) or (reasons.reason("no_evidence"),)), *case.gaps),
     )
 
 
-def _features(results: Sequence[BranchResult]) -> dict[str, float]:
-    return {
-        name: CATALOGUE[name].column(value)
-        for result in results
-        for outcome in result.detectors
-        if outcome.evidence is not None
-        for name, value in outcome.evidence.features.items()
-        if name in CATALOGUE
-    }
+def _decided(case: Case, head: Head) -> Verdict:
+    features, thresholds = case.found.features, head.thresholds[case.policy]
+    baseline, contributions = weigh(head, features)
+    probability = sigmoid(math.fsum([baseline, *(c.log_odds for c in contributions)]))
+    label = _label(thresholds, probability)
+    shares = {c.detector: c.log_odds for c in contributions}
+    windows = stretches(head, shares, case.results)
+    ranges = merged(windows)
+    localised = is_localised(windows, ranges)
+    strange = _outside(head, features)
+    return Verdict(
+        label=label,
+        probability=probability,
+        policy=case.policy,
+        head=head.name,
+        coverage=case.coverage,
+        degraded=case.degraded,
+        baseline_logit=baseline,
+        contributions=contributions,
+        reasons=(
+            *reasons.leanings(contributions),
+            *reasons.caution(label, thresholds.real, thresholds.fake),
+            *((reasons.place(ranges),) if localised else ()),
+            *reasons.named("out_of_domain", strange),
+            *reasons.named("not_weighed", sorted(_detectors(features) - shares.keys())),
+            *case.gaps,
+        ),
+        ranges=ranges,
+        localised=localised,
+        out_of_domain=None if head.seen is None else bool(strange),
+    )
+
+
+def weigh(head: Head, features: Mapping[str, float]) -> tuple[float, tuple[Contribution, ...]]:
+    """Intercept ÷ T, and coefficient · z ÷ T summed per detector, in the catalogue's order of branches."""
+    parts: dict[tuple[Branch, str], list[float]] = {}
+    model = head.model
+    for name, coef, mean, scale in zip(head.feature_cols, model.coef, model.mean, model.scale, strict=True):
+        z = (head.column(name, features[name]) - mean) / scale
+        feature = CATALOGUE[name]
+        parts.setdefault((feature.branch, feature.detector), []).append(coef * z / head.temperature)
+    order = sorted(parts, key=lambda key: (list(Branch).index(key[0]), key[1]))
+    return model.intercept / head.temperature, tuple(
+        Contribution(branch=key[0], detector=key[1], log_odds=math.fsum(parts[key])) for key in order
+    )
+
+
+def sigmoid(logit: float) -> float:
+    if logit >= 0:
+        return 1 / (1 + math.exp(-logit))
+    e = math.exp(max(logit, -700.0))
+    return e / (1 + e)
+
+
+def _label(thresholds: Thresholds, probability: float) -> Label:
+    if probability >= thresholds.fake:
+        return Label.FAKE
+    return Label.REAL if probability <= thresholds.real else Label.INCONCLUSIVE
 
 
 def _coverage(manifest: Manifest, results: Sequence[BranchResult]) -> tuple[float, bool]:
@@ -77,64 +163,16 @@ def _coverage(manifest: Manifest, results: Sequence[BranchResult]) -> tuple[floa
     return (ok / len(expected) if expected else 0.0), ok < len(expected)
 
 
-def _contributions(head: Head, features: dict[str, float]) -> tuple[float, tuple[Contribution, ...]]:
-    """Intercept ÷ T, and coefficient · z ÷ T summed per detector."""
-    by_detector: dict[str, float] = {}
-    model = head.model
-    for name, coef, mean, scale in zip(head.feature_cols, model.coef, model.mean, model.scale, strict=True):
-        log_odds = coef * (features[name] - mean) / scale / head.temperature
-        detector = CATALOGUE[name].detector
-        by_detector[detector] = by_detector.get(detector, 0.0) + log_odds
-    branches = {CATALOGUE[name].detector: CATALOGUE[name].branch for name in head.feature_cols}
-    return model.intercept / head.temperature, tuple(
-        Contribution(branch=branches[d], detector=d, log_odds=v) for d, v in by_detector.items()
-    )
+def _outside(head: Head, features: Mapping[str, float]) -> list[str]:
+    """The head's columns that lie outside what it saw in training."""
+    if head.seen is None:
+        return []
+    return [
+        name
+        for name, (low, high) in zip(head.feature_cols, head.seen, strict=True)
+        if not low <= head.column(name, features[name]) <= high
+    ]
 
 
-def _sigmoid(logit: float) -> float:
-    if logit >= 0:
-        return 1 / (1 + math.exp(-logit))
-    e = math.exp(logit)
-    return e / (1 + e)
-
-
-def _label(head: Head, probability: float) -> Label:
-    if probability >= head.thresholds.fake:
-        return Label.FAKE
-    return Label.REAL if probability <= head.thresholds.real else Label.INCONCLUSIVE
-
-
-def _leanings(contributions: Sequence[Contribution]) -> tuple[Reason, ...]:
-    ranked = sorted(contributions, key=lambda c: -abs(c.log_odds))
-    return tuple(
-        Reason(
-            code=f"leans_{_side(c)}",
-            text=f"{c.detector} ({c.branch}) leans to {_side(c)}: {c.log_odds:+.2f} log-odds.",
-        )
-        for c in ranked
-        if abs(c.log_odds) >= NOTABLE_LOG_ODDS
-    )
-
-
-def _side(contribution: Contribution) -> Label:
-    return Label.FAKE if contribution.log_odds > 0 else Label.REAL
-
-
-def _caution(head: Head, label: Label) -> tuple[Reason, ...]:
-    if label is not Label.INCONCLUSIVE:
-        return ()
-    t = head.thresholds
-    return (
-        Reason(
-            code="between_thresholds",
-            text=f"P(fake) lies between {t.real:.2f} and {t.fake:.2f}: evidence this weak is often wrong.",
-        ),
-    )
-
-
-def _missing(results: Sequence[BranchResult]) -> tuple[Reason, ...]:
-    return tuple(
-        Reason(code=f"{r.branch}_{r.status}", text=f"{r.branch} was {r.status}: {SENTENCES.get(r.code, r.code)}")
-        for r in results
-        if r.code is not None and r.code not in NOT_INSTALLED
-    )
+def _detectors(features: Iterable[str]) -> set[str]:
+    return {CATALOGUE[name].detector for name in features}

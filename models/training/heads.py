@@ -1,137 +1,283 @@
-"""Fits fusion heads: logistic regression with coefficients ≥ 0, a bounded temperature, and thresholds by policy.
+"""Fits a family of fusion heads: one over all detectors, and one for every subset of them, on the same clips.
 
-Everything that is reported comes from scores out of fold: of the detectors (their own folds) and of the head.
+Logistic regression with the signs that the catalogue allows, one temperature for the family, thresholds by policy.
+Every figure comes from clips out of every fold that had a say in it: of the detectors, the coefficients, the strength
+of the regularisation and the temperature.
+
+A subset's head is fitted on the same clips with columns dropped, held so close to the whole family's that dropping a
+detector which said nothing moves no probability by more than DROP_TOLERANCE, whatever the others say.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 
-from clipwarden.models.fusion.bundle import Head, Linear, Thresholds
+from clipwarden.models.catalogue import CATALOGUE, PROBABILITY_EDGE, logit
+from clipwarden.models.fusion.bundle import TEMPERATURE_RANGE, Head, HeldOut, Linear
+from clipwarden.models.fusion.policies import PREDEFINED, supported
 from clipwarden.models.training.measure import measures
 from clipwarden.shared.errors import ConfigError
 
 Floats = NDArray[np.float64]
-TEMPERATURE_RANGE = (0.5, 5.0)
-L2 = 1.0
-ERROR_BOUND = 0.10
-"""The `balanced` policy: at most this share of real clips called fake, and of fake clips called real, out of fold."""
-LEAST_MARGIN = 0.05
-"""Both thresholds stay this far from 0.5, so that chance is never a verdict."""
+Bools = NDArray[np.bool_]
+
+STRENGTHS: Final = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3)
+"""Weights of the squared coefficients to choose from, for a loss that sums over clips; of equals the first is taken."""
+DROP_TOLERANCE: Final = 0.0175
+TIE: Final = 4 * DROP_TOLERANCE / 2
+"""Most log-odds between a subset's head and the family's: two heads differ by at most twice that, and a probability by
+at most a quarter of the log-odds.
+"""
+DEFAULT_POLICY: Final = "balanced"
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """x: (N, columns) as the catalogue transforms them; fake: bool (N,); group, fold: int (N,)."""
+    """One clip a row. x: (N, columns) as the catalogue transforms them, NaN where a detector has no score.
+
+    fake, group, fold: (N,). Related clips share a group, and a group lies within one fold.
+    """
 
     columns: tuple[str, ...]
     x: Floats
-    fake: NDArray[np.bool_]
+    fake: Bools
     group: NDArray[np.int64]
     fold: NDArray[np.int64]
 
+    def __len__(self) -> int:
+        return len(self.fake)
 
-def fit_head(name: str, table: Table, fitted_on: str) -> Head:
-    """Fit one head on all rows; temperature, thresholds and metrics come from the rows' held-out folds.
+    def rows(self, mask: Bools) -> "Table":
+        return Table(self.columns, self.x[mask], self.fake[mask], self.group[mask], self.fold[mask])
 
-    Raises ConfigError for one class only, or a set that the head separates: a temperature would be meaningless.
+    def holding(self, columns: Sequence[int]) -> Bools:
+        """Which rows have a score in all of these columns."""
+        return np.asarray(~np.isnan(self.x[:, list(columns)]).any(axis=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Models by column indices, over shared standardisation, and the temperature they share."""
+
+    models: dict[tuple[int, ...], Linear]
+    temperature: float
+    strength: float
+
+
+def fit_family(table: Table, fitted_on: str, data: str) -> tuple[Head, ...]:
+    """Heads for every subset of the table's detectors, fitted on the rows where all of them have scores.
+
+    Raises ConfigError for a group in two folds, fewer than three folds, one class only, or a set that the family
+    separates: a temperature would be meaningless.
     """
-    if len(set(table.fake.tolist())) < 2:
-        raise ConfigError(f"head {name}: the table holds one class only")
-    weight = _weights(table)
-    held_out = np.empty(len(table.fake))
-    for fold in np.unique(table.fold):
-        test = table.fold == fold
-        model = fit_linear(table.x[~test], table.fake[~test], _weights(_rows(table, ~test)))
-        held_out[test] = logits(model, table.x[test])
-    if held_out[table.fake].min() > held_out[~table.fake].max():
-        raise ConfigError(f"head {name}: the classes are separated, so no temperature can be fitted")
-    temperature = fit_temperature(held_out, table.fake, weight)
-    probability = expit(held_out / temperature)
-    thresholds = _thresholds(probability, table.fake)
-    return Head(
-        name=name,
-        feature_cols=table.columns,
-        model=fit_linear(table.x, table.fake, weight),
-        temperature=temperature,
-        thresholds=thresholds,
-        fitted_on=fitted_on,
-        metrics=_metrics(probability, table, weight, thresholds),
-    )
+    _check(table)
+    family = fit(table)
+    held_out = nested(table)
+    return tuple(_head(table, subset, family, held_out[subset], fitted_on, data) for subset in subsets(table.columns))
 
 
-def fit_linear(x: Floats, fake: NDArray[np.bool_], weight: Floats) -> Linear:
-    """Weighted logistic regression on standardised columns, L2 on the coefficients, each coefficient ≥ 0."""
-    total = weight.sum()
-    mean = weight @ x / total
-    scale = np.sqrt(weight @ (x - mean) ** 2 / total)
+def subsets(columns: Sequence[str]) -> list[tuple[int, ...]]:
+    """Column indices of every non-empty set of detectors, small sets first."""
+    detectors = list(dict.fromkeys(CATALOGUE[c].detector for c in columns))
+    chosen = [set(c) for k in range(1, len(detectors) + 1) for c in combinations(detectors, k)]
+    return [tuple(i for i, name in enumerate(columns) if CATALOGUE[name].detector in some) for some in chosen]
+
+
+def fit(table: Table) -> Family:
+    """Choose the strength by grouped cross-validation, the temperature on the folds held out, then fit on all rows."""
+    whole = table.rows(table.holding(range(len(table.columns))))
+    strength = min(STRENGTHS, key=lambda s: _loss(whole, _held_out(whole, s, subsets(table.columns)[-1:])))
+    every = subsets(table.columns)
+    out = _held_out(whole, strength, every)
+    stacked = np.concatenate([out[s] for s in every])
+    weight = np.tile(weights(whole), len(every))
+    temperature = fit_temperature(stacked, np.tile(whole.fake, len(every)), weight)
+    return Family(fit_models(whole, every, strength, temperature), temperature, strength)
+
+
+def fit_models(
+    whole: Table, wanted: Sequence[tuple[int, ...]], strength: float, temperature: float = 1.0
+) -> dict[tuple[int, ...], Linear]:
+    """The models of the wanted subsets; `temperature` is what their tie to the whole family's is measured at."""
+    weight = weights(whole)
+    full = fit_linear(whole.columns, whole.x, whole.fake, weight, strength)
+    return {
+        subset: full
+        if len(subset) == len(whole.columns)
+        else fit_tied(whole, subset, full, weight, strength, TIE * temperature)
+        for subset in wanted
+    }
+
+
+def fit_linear(columns: Sequence[str], x: Floats, fake: Bools, weight: Floats, strength: float) -> Linear:
+    """Weighted logistic regression on standardised columns, L2 on the coefficients, signs as the catalogue says."""
+    mean = weight @ x / weight.sum()
+    scale = np.sqrt(weight @ (x - mean) ** 2 / weight.sum())
     scale[scale < 1e-9] = 1.0
-    z, sign = (x - mean) / scale, np.where(fake, 1.0, -1.0)
+    sides = [_SIGNED[CATALOGUE[c].suspicion] for c in columns]
+    theta = _minimum((x - mean) / scale, fake, weight, strength, [(None, None), *sides], np.zeros(len(columns) + 1))
+    return Linear(intercept=theta[0], coef=tuple(theta[1:]), mean=tuple(mean), scale=tuple(scale))
+
+
+_SIGNED: Final = {1: (0.0, None), -1: (None, 0.0), 0: (None, None)}
+
+
+def fit_tied(whole: Table, subset: Sequence[int], full: Linear, weight: Floats, strength: float, tie: float) -> Linear:
+    """The subset's best fit among models whose log-odds stay within `tie` of the full one's part, at any score."""
+    chosen = list(subset)
+    coef, mean, scale = (np.array(v)[chosen] for v in (full.coef, full.mean, full.scale))
+    edge = abs(logit(PROBABILITY_EDGE))
+    reach = (edge + abs(mean)) / scale  # the furthest that a logit can lie from the mean, in standard deviations
+    room = tie / (len(chosen) + 1) / np.concatenate([[1.0], reach])
+    centre = np.concatenate([[full.intercept], coef])
+    low, high = centre - room, centre + room
+    signs = np.array([0, *(CATALOGUE[whole.columns[i]].suspicion for i in chosen)])
+    low, high = np.where(signs > 0, np.maximum(low, 0), low), np.where(signs < 0, np.minimum(high, 0), high)
+    z = (whole.x[:, chosen] - mean) / scale
+    theta = _minimum(z, whole.fake, weight, strength, list(zip(low, high, strict=True)), centre)
+    return Linear(intercept=theta[0], coef=tuple(theta[1:]), mean=tuple(mean), scale=tuple(scale))
+
+
+def _minimum(
+    z: Floats, fake: Bools, weight: Floats, strength: float, bounds: Sequence[tuple[object, object]], start: Floats
+) -> list[float]:
+    """Intercept and coefficients within the bounds that minimise the penalised, weighted log-loss."""
+    sign = np.where(fake, 1.0, -1.0)
 
     def loss(theta: Floats) -> tuple[float, Floats]:
         margin = sign * (theta[0] + z @ theta[1:])
         pull = -weight * sign * expit(-margin)
-        value = weight @ np.logaddexp(0, -margin) + L2 / 2 * theta[1:] @ theta[1:]
-        return float(value), np.concatenate([[pull.sum()], z.T @ pull + L2 * theta[1:]])
+        value = weight @ np.logaddexp(0, -margin) + strength / 2 * theta[1:] @ theta[1:]
+        return float(value), np.concatenate([[pull.sum()], z.T @ pull + strength * theta[1:]])
 
-    bounds = [(None, None), *[(0.0, None)] * x.shape[1]]
-    theta = minimize(loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B", bounds=bounds).x
-    return Linear(intercept=float(theta[0]), coef=tuple(theta[1:]), mean=tuple(mean), scale=tuple(scale))
+    found: list[float] = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x.tolist()
+    return found
 
 
 def logits(model: Linear, x: Floats) -> Floats:
-    """Log-odds of fake before the temperature, shape (N,)."""
+    """Log-odds of fake before the temperature, shape (N,), for the model's own columns."""
     standardised = (x - np.array(model.mean)) / np.array(model.scale)
     return np.asarray(model.intercept + standardised @ np.array(model.coef))
 
 
-def fit_temperature(logit: Floats, fake: NDArray[np.bool_], weight: Floats) -> float:
-    """The T in TEMPERATURE_RANGE that minimises the weighted log-loss of sigmoid(logit / T)."""
+def fit_temperature(logit_: Floats, fake: Bools, weight: Floats) -> float:
+    """The T in TEMPERATURE_RANGE that minimises the weighted log-loss of sigmoid(logit / T).
+
+    Raises ConfigError if the logits separate the classes: the best T would be 0.
+    """
+    if not fake.any() or fake.all() or logit_[fake].min() > logit_[~fake].max():
+        raise ConfigError("the classes are separated, so no temperature can be fitted: use more, and harder, clips")
     sign = np.where(fake, 1.0, -1.0)
 
     def loss(temperature: float) -> float:
-        return float(weight @ np.logaddexp(0, -sign * logit / temperature))
+        return float(weight @ np.logaddexp(0, -sign * logit_ / temperature))
 
     return float(minimize_scalar(loss, bounds=TEMPERATURE_RANGE, method="bounded").x)
 
 
-def _weights(table: Table) -> Floats:
+def weights(table: Table) -> Floats:
     """1/√n of the row's group, then both classes to the same sum: class prior one half, N in all."""
     _, inverse, counts = np.unique(table.group, return_inverse=True, return_counts=True)
     weight = 1 / np.sqrt(counts[inverse])
     for side in (table.fake, ~table.fake):
         weight[side] *= len(weight) / 2 / weight[side].sum()
-    return weight
+    return np.asarray(weight)
 
 
-def _rows(table: Table, mask: NDArray[np.bool_]) -> Table:
-    return Table(table.columns, table.x[mask], table.fake[mask], table.group[mask], table.fold[mask])
+def nested(table: Table) -> dict[tuple[int, ...], Floats]:
+    """Probabilities (N,) of every head for each fold's rows, all fitted on the other folds; NaN without a score."""
+    found = {subset: np.full(len(table), np.nan) for subset in subsets(table.columns)}
+    for test in _folds(table):
+        family = fit(table.rows(~test))
+        for subset, model in family.models.items():
+            rows = test & table.holding(subset)
+            found[subset][rows] = expit(logits(model, table.x[rows][:, list(subset)]) / family.temperature)
+    return found
 
 
-def _thresholds(probability: Floats, fake: NDArray[np.bool_]) -> Thresholds:
-    """The least extreme thresholds that keep both error shares within ERROR_BOUND."""
-    upper = float(np.quantile(probability[~fake], 1 - ERROR_BOUND))
-    lower = float(np.quantile(probability[fake], ERROR_BOUND))
-    return Thresholds(real=min(lower, 0.5 - LEAST_MARGIN), fake=max(upper, 0.5 + LEAST_MARGIN))
+def _held_out(whole: Table, strength: float, wanted: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], Floats]:
+    """Logits (N,) of complete rows by models of the other folds."""
+    found = {subset: np.empty(len(whole)) for subset in wanted}
+    for test in _folds(whole):
+        models = fit_models(whole.rows(~test), wanted, strength)
+        for subset in wanted:
+            found[subset][test] = logits(models[subset], whole.x[test][:, list(subset)])
+    return found
 
 
-def _metrics(probability: Floats, table: Table, weight: Floats, thresholds: Thresholds) -> dict[str, float]:
-    fake, score = table.fake, probability
-    measured = measures(fake, score, [str(g) for g in table.group], seed=0).auc
-    clipped = np.clip(score, 1e-12, 1 - 1e-12)
+def _folds(table: Table) -> Iterator[Bools]:
+    for fold in np.unique(table.fold):
+        yield np.asarray(table.fold == fold)
+
+
+def _loss(whole: Table, held_out: dict[tuple[int, ...], Floats]) -> float:
+    sign = np.where(whole.fake, 1.0, -1.0)
+    return sum(float(weights(whole) @ np.logaddexp(0, -sign * out)) for out in held_out.values())
+
+
+def _check(table: Table) -> None:
+    whole = table.rows(table.holding(range(len(table.columns))))
+    if len(np.unique(whole.fold)) < 3:
+        raise ConfigError("fusion needs three folds or more: one to test on, one to calibrate on, one to fit on")
+    for test in _folds(whole):
+        if set(whole.fake[test]) != {True, False}:
+            raise ConfigError("a fold holds one class only")
+    pairs = {(g, f) for g, f in zip(table.group.tolist(), table.fold.tolist(), strict=True)}
+    if len(pairs) != len(np.unique(table.group)):
+        raise ConfigError("a group lies in two folds, so clips would be calibrated on their relatives")
+
+
+def _head(
+    table: Table, subset: tuple[int, ...], family: Family, probability: Floats, fitted_on: str, data: str
+) -> Head:
+    measured = table.rows(table.holding(subset))
+    p = probability[table.holding(subset)]
+    whole = table.rows(table.holding(range(len(table.columns))))
+    held_out = _held(measured, p)
+    seen = whole.x[:, list(subset)]
+    return Head(
+        name="+".join(dict.fromkeys(CATALOGUE[table.columns[i]].detector for i in subset)),
+        feature_cols=tuple(table.columns[i] for i in subset),
+        model=family.models[subset],
+        temperature=family.temperature,
+        thresholds=supported(PREDEFINED, held_out),
+        seen=tuple(zip(seen.min(axis=0).tolist(), seen.max(axis=0).tolist(), strict=True)),
+        held_out=held_out,
+        fitted_on=fitted_on,
+        data=data,
+        metrics={"fitted_clips": float(len(whole)), "strength": family.strength, **metrics(measured, p)},
+    )
+
+
+def _held(table: Table, probability: Floats) -> HeldOut:
+    real, fake = ~table.fake, table.fake
+    return HeldOut(
+        real=tuple(np.sort(probability[real]).round(6).tolist()),
+        fake=tuple(np.sort(probability[fake]).round(6).tolist()),
+        real_groups=len(np.unique(table.group[real])),
+        fake_groups=len(np.unique(table.group[fake])),
+    )
+
+
+def metrics(table: Table, probability: Floats) -> dict[str, float]:
+    """Figures of held-out probabilities: ranking with its interval over groups, calibration at a prior of one half."""
+    fake, weight = table.fake, weights(table)
+    ranked = measures(fake, probability, [str(g) for g in table.group], seed=0).auc
+    clipped = np.clip(probability, 1e-12, 1 - 1e-12)
     loss = -np.where(fake, np.log(clipped), np.log(1 - clipped))
-    called = (score >= thresholds.fake) | (score <= thresholds.real)
     return {
         "clips": float(len(fake)),
         "real_clips": float((~fake).sum()),
-        "auc": measured.value,
-        "auc_low": measured.low,
-        "auc_high": measured.high,
+        "groups": float(len(np.unique(table.group))),
+        "auc": ranked.value,
+        "auc_low": ranked.low,
+        "auc_high": ranked.high,
         "log_loss": float(weight @ loss / weight.sum()),
-        "false_positive_rate": float((score[~fake] >= thresholds.fake).mean()),
-        "true_positive_rate": float((score[fake] >= thresholds.fake).mean()),
-        "conclusive_share": float(called.mean()),
+        "brier": float(weight @ (probability - fake) ** 2 / weight.sum()),
     }
