@@ -35,7 +35,8 @@ def pick_device(setting: str) -> str:
 
 def load(entry: ManifestDetector, device: str) -> Loaded:
     """Load a detector with exactly the weights the entry names. Raises WorkerFault."""
-    return Loaded(entry, detector_class(entry.name).load(verified(entry.name, entry.weights), device))
+    weights = verified(entry.name, entry.weights)
+    return Loaded(entry, detector_class(entry.name).load(weights, device, entry.dtype))
 
 
 def assess(

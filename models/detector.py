@@ -1,12 +1,15 @@
 """What a detector is, and the one table of all of them.
 
-A detector is a spec, `load` and `assess`: it opens no file but its weights, logs nothing and decides no label.
+A detector is a spec, `load`, `assess` and `predict`: it opens no file but its weights, logs nothing and decides no
+label.
 Adding one: its file, its line in DETECTORS, its card in `cards/`, its entry in `weights.toml`.
 """
 
 from importlib import import_module
-from typing import ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from clipwarden.models.weights import WeightFile
@@ -16,8 +19,23 @@ from clipwarden.shared.contracts import Branch, Evidence, Needs
 DETECTORS: dict[str, str] = {
     "forensic_mlp": "clipwarden.models.visual.forensic_mlp:ForensicMlp",
     "cqcc_cnn": "clipwarden.models.audio.cqcc_cnn:CqccCnn",
+    "mel_resnet18": "clipwarden.models.audio.mel_resnet18:MelResNet18",
+    "tiny_gate": "clipwarden.models.visual.tiny_gate:TinyGate",
+    "frame_resnet18": "clipwarden.models.visual.frame_resnet18:FrameResNet18",
+    "frame_efficientnet_b4": "clipwarden.models.visual.frame_efficientnet_b4:FrameEfficientNetB4",
+    "frame_efficientnet_lite0": "clipwarden.models.visual.frame_efficientnet_lite0:FrameEfficientNetLite0",
+    "frame_vit": "clipwarden.models.visual.frame_vit:FrameVit",
+    "temporal_bilstm": "clipwarden.models.visual.temporal_bilstm:TemporalBiLstm",
+    "temporal_3dcnn": "clipwarden.models.visual.temporal_3dcnn:Temporal3dCnn",
+    "siglip_lstm": "clipwarden.models.visual.siglip_lstm:SiglipLstm",
+    "av_sync": "clipwarden.models.lipsync.av_sync:AvSync",
+    "av_sync_seed": "clipwarden.models.lipsync.av_sync_seed:AvSyncSeed",
+    "clip_adapter": "clipwarden.models.clip.clip_adapter:ClipAdapter",
 }
 """Name → "module:class", imported on use, so that a pool never imports another pool's libraries."""
+
+Dtype = Literal["float32", "bfloat16"]
+"""The type that a network computes in; its last layers may keep to float32."""
 
 
 class DetectorSpec(BaseModel):
@@ -40,12 +58,16 @@ class Detector(Protocol):
     spec: ClassVar[DetectorSpec]
 
     @classmethod
-    def load(cls, weights: WeightFile, device: str) -> Self:
+    def load(cls, weights: WeightFile, device: str, dtype: Dtype = "float32") -> Self:
         """Read verified weights onto `device` ("cpu", "cuda", "cuda:0"). Raises WorkerFault if they do not fit."""
         ...
 
     def assess(self, clip: Clip) -> Evidence:
         """Judge one clip. Raises NotApplicable if it has nothing to judge, DetectorError if it fails on it."""
+        ...
+
+    def predict(self, batch: Any) -> NDArray[np.float64]:
+        """Logits of fake (N,) for N items, of one clip or several; each detector says what its items are."""
         ...
 
 

@@ -1,11 +1,13 @@
 """The weights manifest (`weights.toml`): which detector has which file, under which licence, and its digest.
 
-A file is used only after its SHA-256 matches the manifest; files are safetensors, never pickles.
+A file is used only after its SHA-256 matches the manifest. Ours are safetensors; originals that an operator brings
+are read through PyTorch's allow-list, never unpickled.
 """
 
 import hashlib
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +19,11 @@ from clipwarden.shared.errors import WorkerFault
 
 
 class WeightsEntry(BaseModel):
-    """One table of weights.toml. Without `file` and `sha256` the detector is listed as no_weights."""
+    """One table of weights.toml. Without `file` and `sha256` the detector is listed as no_weights.
+
+    `options` hold what a file does not say of itself; each detector names its own. `backbone` among them names the
+    detector whose network this one's weights were fitted to.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,14 +35,17 @@ class WeightsEntry(BaseModel):
     obtain: str
     file: str | None = None
     sha256: Digest | None = None
+    options: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class WeightFile:
-    """A weights file whose digest has been checked."""
+    """A weights file whose digest has been checked, its entry's options, and the file of its backbone if it has one."""
 
     path: Path
     digest: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    backbone: "WeightFile | None" = None
 
 
 @cache
@@ -61,8 +70,11 @@ def file_digest(path: Path) -> str:
 
 
 def state_of(entry: WeightsEntry) -> DetectorState:
-    """Ready if the entry names a file that is installed; the digest is checked on loading."""
-    return DetectorState.READY if weights_path(entry) else DetectorState.NO_WEIGHTS
+    """Ready if its file is installed, and its backbone's if it has one; digests are checked on loading."""
+    backbone = entry.options.get("backbone")
+    if weights_path(entry) is None or (backbone and weights_path(weights_table()[backbone]) is None):
+        return DetectorState.NO_WEIGHTS
+    return DetectorState.READY
 
 
 def verified(name: str, digest: str | None = None) -> WeightFile:
@@ -79,4 +91,5 @@ def verified(name: str, digest: str | None = None) -> WeightFile:
     actual = file_digest(path)
     if actual != entry.sha256:
         raise WorkerFault(f"weights of {name} were changed: {path} is {actual}, the manifest says {entry.sha256}")
-    return WeightFile(path, actual)
+    backbone = entry.options.get("backbone")
+    return WeightFile(path, actual, entry.options, verified(backbone) if backbone else None)

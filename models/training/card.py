@@ -42,16 +42,18 @@ small faces can move the score in both directions. How much was not measured.
 - Scores of different sources have different offsets; ranking within one source does not carry over to a threshold.
 - Sees single crops: no motion, no sound, no background.
 - Faces under about 40 px are not judged; drawings, masks and profile views were not tested.
-- Does not know which face of several matters: the followed one is the largest at the start.""",
+- Does not know which face of several matters: it looks at the most prominent person of each frame (area times time).""",
     ),
     "cqcc_cnn": Facts(
         title="CQCC network",
         summary="""Judges speech by constant-Q cepstral coefficients (30 with slope and curvature, 90 rows, 16 ms a
-column) with four convolutions, global average and one logit; 389,057 parameters. Up to one minute of 16 kHz mono
-in windows of 6.4 s, each 3.2 s after the one before; sound below 3.2 s is repeated to that length; windows below
--60 dBFS are left out. The score is the logistic of the mean logit. The architecture follows the audio network of
-harsh-dev-05/Mugen-Deepfake; the weights are our own. Departures: rows are standardised with statistics kept in the
-weights and clamped at five standard deviations, windows instead of one centre crop, no zero padding.""",
+column) with four convolutions, global average and one logit; 389,057 parameters. Up to two minutes of 16 kHz mono
+in windows of 6.4 s, each 3.2 s after the one before; a longer clip gives twelve stretches of 9.6 s from its first to
+its last second; sound below 3.2 s is repeated to that length. Windows below -60 dBFS and windows with less than 10 %
+speech (by silero-vad, MIT) are left out and named. The score is the logistic of the mean logit. The architecture
+follows the audio network of harsh-dev-05/Mugen-Deepfake; the weights are our own. Departures: rows are standardised
+with statistics kept in the weights and clamped at five standard deviations, windows instead of one centre crop, no
+zero padding, what is not speech is left out.""",
         data="""Read and spontaneous speech in several languages, against vocoder copies, classical and neural
 text-to-speech and voice conversion of 64 systems. Part of it states no licence; the weights hold no recording.""",
         recipe="""Random stretches of 2.6 s, drawn by 1/sqrt(n) of the system or source, both labels equally often.
@@ -67,7 +69,8 @@ systems and new sources only: the honest part.""",
 - Bona fide speech of a telephone band scores lower (more genuine) than that of full bandwidth, see the means above:
   the channel enters the score.
 - What noise, reverberation and repeated coding do to the score was not measured.
-- Judges speech. Music, sound effects and singing are not in its training data and were not tested.
+- Judges speech. Music, sound effects and singing are not in its training data. Where no speech is heard nothing is
+  judged, but singing and speech over loud music may pass for speech and were not tested.
 - A clip can be a video forgery with genuine sound, or the reverse: this score speaks of the sound alone.
 - Above 4.8 kHz it is deaf by construction.""",
     ),

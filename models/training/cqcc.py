@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from clipwarden.models.audio.cqcc_cnn import CqccCnn, CqccNetwork, windows_of
-from clipwarden.models.checkpoint import load_into, save_from
+from clipwarden.models.audio.cqcc_cnn import CqccCnn, frame_windows
+from clipwarden.models.checkpoint import save_from
 from clipwarden.models.training.cqcc_fit import CqccRecipe, Material, fit_cqcc
 from clipwarden.models.training.measure import measures
 from clipwarden.models.training.run_folder import RunFolder, ScoreRow, licence_counts, read_table
@@ -78,14 +78,12 @@ def _network(
         part = path.with_suffix(".part")
         save_from(network, part, {"detector": NAME, "seed": str(seed)})
         part.replace(path)
-    network = CqccNetwork()
-    load_into(network, WeightFile(path, file_digest(path)), "cpu")
-    return CqccCnn(network, "cpu")
+    return CqccCnn.load(WeightFile(path, file_digest(path)), "cpu")
 
 
 def _logit(detector: CqccCnn, rows: NDArray[np.float32]) -> float:
-    """Mean logit over the windows, as in use."""
-    return float(np.mean(detector.predict_windows(rows, windows_of(rows.shape[1] - 1))))
+    """Mean logit over the windows, as in use; the corpus is speech, so none is left out."""
+    return float(np.mean(detector.predict_windows(rows, frame_windows(rows.shape[1] - 1))))
 
 
 def _data_facts(data: Path, utterances: Sequence[Utterance]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from clipwarden.models.audio.cqcc import SAMPLE_RATE_HZ, cqcc
+from clipwarden.models.audio.cqcc import cqcc
+from clipwarden.models.audio.cqt import SAMPLE_RATE_HZ
 from clipwarden.models.training.channel import through_channel
 from clipwarden.models.training.run_folder import read_table
 from clipwarden.shared.errors import ConfigError

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clipwarden.models.checkpoint import load_into
-from clipwarden.models.detector import DetectorSpec
+from clipwarden.models.detector import DetectorSpec, Dtype
 from clipwarden.models.visual.forensic_features import FEATURES, compressed, forensic_features
 from clipwarden.models.weights import WeightFile
 from clipwarden.shared.clip import Clip
@@ -69,7 +69,8 @@ class ForensicMlp:
         self._device = device
 
     @classmethod
-    def load(cls, weights: WeightFile, device: str) -> Self:
+    def load(cls, weights: WeightFile, device: str, dtype: Dtype = "float32") -> Self:  # noqa: ARG003
+        """Computes in float32 whatever is asked for: so small a network gains nothing by less."""
         network = ForensicNetwork()
         load_into(network, weights, device)
         return cls(network, device)

@@ -16,6 +16,7 @@ HEAVY = {
     "librosa",
     "scipy",
     "av",
+    "obstore",
     "transformers",
     "sklearn",
     "clipwarden.models",

@@ -13,6 +13,9 @@ VERDICT = {
     "probability": 0.4123,
     "coverage": 1.0,
     "degraded": False,
+    "head": "forensic_mlp",
+    "baseline_logit": -0.5,
+    "contributions": [{"branch": "visual", "detector": "forensic_mlp", "log_odds": 0.145}],
     "reasons": [{"code": "between_thresholds", "text": "The evidence is thin."}],
 }
 BRANCHES = {
@@ -35,6 +38,7 @@ def done(**changes):
 def test_the_summary_gives_the_label_the_probability_and_every_branch():
     shown = "\n".join(demo.summary(done()))
     assert "INCONCLUSIVE (probability of fake 0.41, from 100% of the branches that apply)" in shown
+    assert "Head forensic_mlp, log-odds: baseline -0.500, forensic_mlp +0.145" in shown
     assert "The evidence is thin." in shown
     assert "forensic_mlp     score 0.61" in shown
     assert "frame_vit        failed" in shown
@@ -49,7 +53,7 @@ def test_the_summary_says_once_why_a_branch_has_no_answer():
 
 
 def test_a_verdict_without_evidence_shows_no_number():
-    shown = "\n".join(demo.summary(done(verdict={**VERDICT, "probability": None, "coverage": 0.0})))
+    shown = "\n".join(demo.summary(done(verdict={**VERDICT, "probability": None, "head": None, "coverage": 0.0})))
     assert "no probability" in shown
 
 

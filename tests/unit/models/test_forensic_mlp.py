@@ -42,7 +42,7 @@ def _clip(images, times=None):
     n = len(images)
     images = np.asarray(images, np.uint8).reshape(n, 256, 256, 3)
     times = np.arange(n, dtype=np.float64) if times is None else np.asarray(times, np.float64)
-    return Clip(views={NEED.key: View(images, times, np.zeros((n, 4), np.float32))}, duration_s=float(n))
+    return Clip(views={NEED.key: View.of(images, times)}, duration_s=float(n))
 
 
 def test_features_are_those_of_the_formulas(portrait):

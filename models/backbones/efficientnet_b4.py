@@ -1,0 +1,113 @@
+"""EfficientNet-B4 (Tan and Le, ICML 2019), with the names that timm's `efficientnet_b4` gives its parameters.
+
+The PyTorch variant: symmetric padding and batch norm with epsilon 1e-5, unlike weights converted from TensorFlow. The
+widths are the base network's times 1.4, rounded to eights; the depths its times 1.8, rounded up.
+"""
+
+from typing import Final, cast
+
+import torch
+from torch import Tensor, nn
+
+STAGES: Final = (
+    # blocks, kernel, stride, expansion, outputs
+    (2, 3, 1, 1, 24),
+    (4, 3, 2, 6, 32),
+    (4, 5, 2, 6, 56),
+    (6, 3, 2, 6, 112),
+    (6, 5, 1, 6, 160),
+    (8, 5, 2, 6, 272),
+    (2, 3, 1, 6, 448),
+)
+STEM: Final = 48
+EMBEDDING: Final = 1792
+SQUEEZE: Final = 4  # of the block's input channels one in four
+
+
+class SqueezeExcite(nn.Module):
+    """Scales each channel by what a two-layer network makes of all channel means."""
+
+    def __init__(self, channels: int, squeezed: int) -> None:
+        super().__init__()
+        self.conv_reduce = nn.Conv2d(channels, squeezed, 1)
+        self.conv_expand = nn.Conv2d(squeezed, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        means = x.mean(dim=(2, 3), keepdim=True)
+        return x * torch.sigmoid(self.conv_expand(nn.functional.silu(self.conv_reduce(means))))
+
+
+def _depthwise(channels: int, kernel: int, stride: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False)
+
+
+class Separable(nn.Module):
+    """Filter each channel, then mix them: the block of the first stage."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.conv_dw = _depthwise(inputs, kernel, stride)
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.se = SqueezeExcite(inputs, inputs // SQUEEZE)
+        self.conv_pw = nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self._adds = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.se(nn.functional.silu(self.bn1(self.conv_dw(x))))
+        y = self.bn2(self.conv_pw(y))
+        return cast("Tensor", x + y if self._adds else y)
+
+
+class Inverted(nn.Module):
+    """Expand, filter each channel, project: the block of the other stages."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        width = inputs * expansion
+        self.conv_pw = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv_dw = _depthwise(width, kernel, stride)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.se = SqueezeExcite(width, inputs // SQUEEZE)
+        self.conv_pwl = nn.Conv2d(width, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self._adds = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = nn.functional.silu(self.bn1(self.conv_pw(x)))
+        y = self.se(nn.functional.silu(self.bn2(self.conv_dw(y))))
+        y = self.bn3(self.conv_pwl(y))
+        return cast("Tensor", x + y if self._adds else y)
+
+
+class EfficientNetB4(nn.Module):
+    """Pictures (N, 3, H, W) to embeddings (N, 1792). 17,548,616 parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_stem = nn.Conv2d(3, STEM, 3, 2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(STEM)
+        stages, inputs = [], STEM
+        for blocks, kernel, stride, expansion, outputs in STAGES:
+            stages.append(_stage(inputs, outputs, blocks, kernel, stride, expansion))
+            inputs = outputs
+        self.blocks = nn.Sequential(*stages)
+        self.conv_head = nn.Conv2d(inputs, EMBEDDING, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(EMBEDDING)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        x = self.blocks(nn.functional.silu(self.bn1(self.conv_stem(pictures))))
+        return nn.functional.silu(self.bn2(self.conv_head(x))).mean(dim=(2, 3))
+
+
+def _stage(inputs: int, outputs: int, blocks: int, kernel: int, stride: int, expansion: int) -> nn.Sequential:
+    """Blocks of one width; the first changes size and width."""
+    made: list[nn.Module] = []
+    for k in range(blocks):
+        width, step = (inputs, stride) if k == 0 else (outputs, 1)
+        separable = expansion == 1
+        made.append(
+            Separable(width, outputs, kernel, step) if separable else Inverted(width, outputs, kernel, step, expansion)
+        )
+    return nn.Sequential(*made)
