@@ -31,4 +31,4 @@ check: bootstrap ## Check format, style, types and import rules
 	@$(BIN)/lint-imports
 
 bench: bootstrap ## Measure, print a table and write build/bench.json
-	@$(BIN)/python tests/bench/bench.py
+	@$(BIN)/python -m tests.bench.bench
