@@ -17,11 +17,12 @@ class View:
     """Pictures of one kind, by time, then by person.
 
     images: uint8 (N, S, S, 3) RGB; frames: int64 (N,) indices of the decoded frames; times_s: float64 (N,) presentation
-    times; boxes: float32 (N, 4) x1 y1 x2 y2 of what was looked at: the whole frame, or the face; people: int16 (N,), who
-    it is, 0 the most prominent person of the clip; landmarks: float32 (N, 5, 2) eyes, nose, mouth corners, left first;
-    quality: float32 (N, 3) smaller side of the face in pixels, sharpness (variance of the Laplacian of the face at 64
-    pixels), frontality in [0, 1]. Boxes and landmarks are in pixels of the displayed frame. N may be less than asked, or
-    0: frames without a face have no row in a face view. A view of frames has people, landmarks and quality of zero.
+    times; boxes: float32 (N, 4) x1 y1 x2 y2 of what was looked at: the whole frame, or the face; people: int16 (N,),
+    who it is, 0 the most prominent person of the clip; landmarks: float32 (N, 5, 2) eyes, nose, mouth corners, left
+    first; quality: float32 (N, 3) smaller side of the face in pixels, sharpness (variance of the Laplacian of the face
+    at 64 pixels), frontality in [0, 1]. Boxes and landmarks are in pixels of the displayed frame. N may be less than
+    asked, or 0: frames without a face have no row in a face view. A view of frames has people, landmarks and quality of
+    zero.
     """
 
     images: NDArray[np.uint8]

@@ -104,7 +104,10 @@ def _counts() -> dict[str, Case]:
 def _edits() -> dict[str, Case]:
     again, late = (200, 0, 1 << 16), (1, 199, 1 << 16)
     return cases({
-        "edits that repeat everything": ((ANALYSED,), lambda _: mp4(PICTURE, 200, edits=table(b"elst", *[again] * 20_000))),
+        "edits that repeat everything": (
+            (ANALYSED,),
+            lambda _: mp4(PICTURE, 200, edits=table(b"elst", *[again] * 20_000)),
+        ),
         "edits that each need all before": (
             (ANALYSED,),
             lambda _: mp4(PICTURE, 200, edits=table(b"elst", *[late] * 50_000), stss=table(b"stss", (1,))),

@@ -22,7 +22,7 @@ class ResNetShape:
 
     @property
     def embedding(self) -> int:
-        return self.width * 2 ** (len(self.blocks) - 1) * EXPANSION
+        return (self.width << (len(self.blocks) - 1)) * EXPANSION
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor], prefix: str = "") -> Self:
@@ -61,7 +61,10 @@ class Bottleneck(nn.Module):
 
 
 class ResNetTrunk(nn.Module):
-    """Pictures (N, 3, H, W) to the mean over places of the last layer, (N, 2048). ResNet-50's has 23,508,032 parameters."""
+    """Pictures (N, 3, H, W) to the mean over places of the last layer, (N, 2048).
+
+    ResNet-50's has 23,508,032 parameters.
+    """
 
     def __init__(self, shape: ResNetShape) -> None:
         super().__init__()

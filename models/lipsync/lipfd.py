@@ -1,8 +1,8 @@
 """LipFD: do lips, face and sound of a window belong together?
 
-Follows the published program of AaronComo/LipFD to the letter of its input (see `lipfd_input`), since only that fits its
-weights: profile `original`. Departs from it in where the windows lie: spread over the whole clip, where the original's
-places wrap beyond 260 frames, and in reading at most ten minutes of sound.
+Follows the published program of AaronComo/LipFD to the letter of its input (see `lipfd_input`), since only that fits
+its weights: profile `original`. Departs from it in where the windows lie: spread over the whole clip, where the
+original's places wrap beyond 260 frames, and in reading at most ten minutes of sound.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,7 +29,7 @@ from clipwarden.models.lipsync.lipfd_input import (
     mel_picture,
     seen,
 )
-from clipwarden.models.lipsync.lipfd_network import SHRINK, LipFdNetwork, LipFdShape, without_text
+from clipwarden.models.lipsync.lipfd_network import LipFdNetwork, LipFdShape, without_text
 from clipwarden.models.visual.scores import Floats, frames_of, sigmoid
 from clipwarden.models.weights import WeightFile
 from clipwarden.shared.clip import Clip, View
@@ -115,7 +115,7 @@ class LipFd:
         return cls(network)
 
     def assess(self, clip: Clip) -> Evidence:
-        """Judge the windows. Raises NotApplicable without sound, in silence, or with fewer than five frames in a row."""
+        """Judge the windows. Raises NotApplicable without sound, in silence, or with fewer than five frames."""
         view = frames_of(clip.view(NEED), FRAMES)
         places, pictures = zip(*_windows(view, _sound(clip), clip.duration_s), strict=True)
         scores = LipFdScores(sigmoid(self.predict(np.stack(pictures))))

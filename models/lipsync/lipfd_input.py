@@ -34,8 +34,8 @@ Picture = NDArray[np.uint8]
 def mel_picture(wave: NDArray[np.float32]) -> Picture:
     """Energies of a whole track at 22,050 Hz in false colours, (128, 1 + samples // 512, 3) RGB, low tones above.
 
-    librosa's mel spectrogram in dB over its smallest value, at most 80 dB deep, from viridis's first colour to its last,
-    each lowered where the original's way through a file of floats loses a level.
+    librosa's mel spectrogram in dB over its smallest value, at most 80 dB deep, from viridis's first colour to its
+    last, each lowered where the original's way through a file of floats loses a level.
     """
     import librosa
 
@@ -44,7 +44,8 @@ def mel_picture(wave: NDArray[np.float32]) -> Picture:
     low, high = levels.min(), levels.max()
     shares = (levels - low) / (high - low) if high > low else np.zeros_like(levels)
     steps = np.minimum((shares * np.float32(256)).astype(np.int64), 255)
-    return _colours()[steps]
+    picture: Picture = _colours()[steps]
+    return picture
 
 
 def window_starts(frames: int) -> list[int]:

@@ -1,9 +1,9 @@
 """LipFD's network, with the names of its public checkpoint (AaronComo/LipFD, NeurIPS 2024).
 
-CLIP looks at sound and frames in one picture, a ResNet-50 at each frame in three sizes; a weight for each size, read off
-both, says which counts. Facts of the public code that its paper does not state: the same weighing serves all sizes and
-frames; it is a softmax over outputs of a logistic, so that no size can weigh more than e / (e + 2); CLIP's vector is not
-brought to length one.
+CLIP looks at sound and frames in one picture, a ResNet-50 at each frame in three sizes; a weight for each size, read
+off both, says which counts. Facts of the public code that its paper does not state: the same weighing serves all sizes
+and frames; it is a softmax over outputs of a logistic, so that no size can weigh more than e / (e + 2); CLIP's vector
+is not brought to length one.
 """
 
 from collections.abc import Mapping
@@ -22,6 +22,8 @@ SHRINK: Final = 5
 """What the first convolution takes of a picture's side before CLIP sees it."""
 
 TOWER: Final = "encoder.visual."
+_TOWER: Final = ClipShape(embedding=768)
+_TRUNK: Final = ResNetShape()
 _TEXT_BLOCK: Final = {
     "attn.in_proj_weight": (3, 1),
     "attn.in_proj_bias": (3,),
@@ -43,8 +45,8 @@ _TEXT_BLOCK: Final = {
 class LipFdShape:
     """Sizes of the two networks; the defaults are those of the public checkpoint."""
 
-    tower: ClipShape = ClipShape(embedding=768)
-    trunk: ResNetShape = ResNetShape()
+    tower: ClipShape = _TOWER
+    trunk: ResNetShape = _TRUNK
 
     @property
     def width(self) -> int:

@@ -42,7 +42,7 @@ small faces can move the score in both directions. How much was not measured.
 - Scores of different sources have different offsets; ranking within one source does not carry over to a threshold.
 - Sees single crops: no motion, no sound, no background.
 - Faces under about 40 px are not judged; drawings, masks and profile views were not tested.
-- Does not know which face of several matters: it looks at the most prominent person of each frame (area times time).""",
+- Does not know which face of several matters: it looks at the most prominent person of a frame (area times time).""",
     ),
     "cqcc_cnn": Facts(
         title="CQCC network",
