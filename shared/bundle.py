@@ -5,10 +5,10 @@ the same branches need, so everything is stored once, and no branch fetches what
 not read, and nothing in them is ever executed. They are never overwritten: a bundle that is made again has parts of its
 own, and the manifest, written last, names one generation or the other.
 
-Arrays are stored raw. Of sixty frames of 1080p H.264 scaled to 256 pixels, on one core, zstd at level 1 leaves 41 %
-(34 % of horizontal differences) at 380 MB/s in and 820 MB/s out, LZ4 53 % at 470 and 730, zlib 41 % at 90 and 150,
-PNG 31 % at 65 in, and the disk took raw bytes at 530 MB/s. Every branch would unpack into memory of its own what it
-now maps; even over a network of 1 Gbit/s, zstd would save a clip of 50 MB about a tenth of a second.
+Arrays are stored raw, but for large pictures (see `packing`). Of sixty frames of 1080p H.264 scaled to 256 pixels, on
+one core, zstd at level 1 leaves 41 % (34 % of horizontal differences) at 380 MB/s in and 820 MB/s out, LZ4 53 % at 470
+and 730, zlib 41 % at 90 and 150, PNG 31 % at 65 in, and the disk took raw bytes at 530 MB/s. Every branch would unpack
+into memory of its own what it now maps.
 """
 
 import json
@@ -33,9 +33,11 @@ from clipwarden.shared.clip import Clip, Sound, View
 from clipwarden.shared.contracts import Branch, Contract, MediaProbe, SamplingPlan
 from clipwarden.shared.errors import BlobGone, Unavailable
 from clipwarden.shared.ids import new_id
+from clipwarden.shared.packing import LARGE_PX, packed, unpacked
 
 MANIFEST: Final = "bundle.json"
-PART_FORMAT: Final = "clipwarden-part/2"
+PART_FORMAT: Final = "clipwarden-part/3"
+_IMAGES, _PACKED, _SHAPE = "images", "images.packed", "images.shape"
 _DTYPES: Final = {"U8": np.uint8, "I16": np.int16, "I64": np.int64, "F32": np.float32, "F64": np.float64}
 _CODES: Final = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
 _KINDS: Final[Mapping[str, type[View] | type[Sound]]] = {"view": View, "sound": Sound}
@@ -171,7 +173,7 @@ def _write_part(blobs: BlobStore, key: str, branches: tuple[Branch, ...], items:
 
 def _laid_out(items: Sequence[Item]) -> tuple[bytes, list[NDArray[Any]]]:
     """The head of a safetensors file, and the arrays in their order: wide numbers first, which keeps them aligned."""
-    named = [(f"{name}/{field.name}", getattr(item, field.name)) for name, item in items for field in fields(item)]
+    named = [(f"{name}/{field}", array) for name, item in items for field, array in _fields(item)]
     named.sort(key=lambda one: (-one[1].itemsize, one[0]))
     head: dict[str, Any] = {"__metadata__": {"format": PART_FORMAT}}
     end = 0
@@ -181,6 +183,17 @@ def _laid_out(items: Sequence[Item]) -> tuple[bytes, list[NDArray[Any]]]:
     text = json.dumps(head).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text, [array for _, array in named]
+
+
+def _fields(item: View | Sound) -> Iterator[tuple[str, NDArray[Any]]]:
+    """The arrays of a view or sound as they are stored."""
+    for field in fields(item):
+        array = getattr(item, field.name)
+        if field.name == _IMAGES and array.shape[1] >= LARGE_PX:
+            yield _PACKED, packed(array)
+            yield _SHAPE, np.array(array.shape, np.int64)
+        else:
+            yield field.name, array
 
 
 def _mapped(path: Path, part: PartFile) -> dict[str, NDArray[Any]]:
@@ -217,6 +230,9 @@ def _clip(arrays: Mapping[str, NDArray[Any]], duration_s: float) -> Clip:
     for name, array in arrays.items():
         item, _, field = name.rpartition("/")
         grouped.setdefault(item, {})[field] = array
+    for rows in grouped.values():
+        if _PACKED in rows:
+            rows[_IMAGES] = unpacked(rows.pop(_PACKED), tuple(rows.pop(_SHAPE).tolist()))
     views: dict[str, View] = {}
     sounds: dict[int, Sound] = {}
     for item, rows in grouped.items():

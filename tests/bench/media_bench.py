@@ -17,21 +17,13 @@ from pathlib import Path
 import av
 import cv2
 
+from clipwarden.models.detector import DETECTORS, detector_class
 from clipwarden.models.faces import FaceDetector
 from clipwarden.models.plan import plan
 from clipwarden.models.run import Read, part, read_clip
 from clipwarden.shared.blobs import LocalBlobs
 from clipwarden.shared.bundle import BundleFacts, versions, write_bundle
-from clipwarden.shared.contracts import (
-    AudioNeed,
-    Branch,
-    DetectorState,
-    FrameNeed,
-    Kernel,
-    Manifest,
-    ManifestDetector,
-    Needs,
-)
+from clipwarden.shared.contracts import Branch, DetectorState, Manifest, ManifestDetector
 from clipwarden.shared.ids import new_id
 from clipwarden.shared.media.fence import Fence
 from clipwarden.shared.media.limits import MEBIBYTE, MediaLimits
@@ -46,28 +38,20 @@ _ANY = f"sha256:{'0' * 64}"
 
 
 def full_manifest() -> Manifest:
-    """A pipeline in which every detector of the catalogue is ready, as far as what they need of a clip goes."""
-    needs = {
-        "siglip_lstm": (Branch.VISUAL, _frames("frame", 120, 224, Kernel.PIL_BICUBIC)),
-        "temporal_bilstm": (Branch.VISUAL, _frames("face", 32, 224, Kernel.CV2_AREA, margin=0.3)),
-        "cqcc_cnn": (Branch.AUDIO, Needs(audio=AudioNeed(seconds=60, window_s=4))),
-        "mel_resnet18": (Branch.AUDIO, Needs(audio=AudioNeed(sample_rate_hz=22050, seconds=60, window_s=4))),
-        "lipfd": (Branch.LIPSYNC, _frames("frame", 10, 500, Kernel.CV2_LINEAR, consecutive=5, seconds=60)),
-        "av_sync": (Branch.LIPSYNC, _frames("mouth", 10, 96, Kernel.CV2_AREA, consecutive=5, margin=0.6)),
-        "clip_adapter": (Branch.CLIP, _frames("frame", 12, 384, Kernel.PIL_BICUBIC)),
-    }
+    """A pipeline in which every detector of the table is ready, as far as what they need of a clip goes."""
+    specs = [detector_class(name).spec for name in DETECTORS]
     ready = [
         ManifestDetector(
-            name=name, version="1", branch=branch, state=DetectorState.READY, weights=_ANY, needs=needs_of_it
+            name=spec.name,
+            version=spec.version,
+            branch=spec.branch,
+            state=DetectorState.READY,
+            weights=_ANY,
+            needs=spec.needs,
         )
-        for name, (branch, needs_of_it) in needs.items()
+        for spec in specs
     ]
     return Manifest(detectors=tuple(ready), faces=FaceDetector.VERSION, fusion=_ANY)
-
-
-def _frames(view: str, count: int, size_px: int, kernel: Kernel, seconds: float = 0.0, **more: float) -> Needs:
-    need = {"view": view, "count": count, "size_px": size_px, "kernel": kernel, **more}
-    return Needs(frames=FrameNeed.model_validate(need), audio=AudioNeed(seconds=seconds) if seconds else None)
 
 
 def faceless(manifest: Manifest) -> Manifest:

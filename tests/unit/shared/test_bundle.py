@@ -126,6 +126,18 @@ def test_safetensors_own_reader_agrees(clips: dict[Branch, Clip], parts: dict[st
             assert np.array_equal(loaded[f"view/{key}/{field.name}"], written)
 
 
+def test_large_pictures_are_stored_packed_and_come_back_bit_by_bit(blobs: LocalBlobs) -> None:
+    large = view(np.random.default_rng(3), 2, 384)
+    large.images[...] //= 64
+    write_bundle(blobs, ANALYSIS, {Branch.CLIP: Clip({"large": large})}, FACTS)
+    stored = load_file(next(blobs.root.rglob("*.safetensors")))
+    assert "view/large/images" not in stored
+    assert stored["view/large/images.packed"].nbytes < large.images.nbytes / 2
+    back = read_part(blobs, ANALYSIS, Branch.CLIP).views["large"]
+    assert np.array_equal(back.images, large.images)
+    assert np.array_equal(back.boxes, large.boxes)
+
+
 def test_arrays_are_mapped_aligned_and_writing_to_them_leaves_the_file_alone(
     blobs: LocalBlobs, parts: dict[str, Path]
 ) -> None:
@@ -217,6 +229,11 @@ def test_a_missing_part_and_a_missing_bundle_are_gone(blobs: LocalBlobs, parts: 
     [
         ({"view/own/images": np.zeros((1, 8, 8, 3), np.uint8)}, {"format": "another"}),
         ({"view/own/images": np.zeros((1, 8, 8, 3), np.uint8)}, {"format": PART_FORMAT}),
+        ({"view/own/images.packed": np.zeros(9, np.uint8)}, {"format": PART_FORMAT}),
+        (
+            {"view/own/images.packed": np.zeros(9, np.uint8), "view/own/images.shape": np.full(4, 3)},
+            {"format": PART_FORMAT},
+        ),
         ({"noise/own/images": np.zeros(3, np.uint8)}, {"format": PART_FORMAT}),
         ({"view/own/images": np.zeros(3, np.uint16)}, {"format": PART_FORMAT}),
     ],
