@@ -175,7 +175,8 @@ def test_a_finished_analysis_shows_what_each_branch_found(gateway: httpx.Client,
 
     body = reply.json()
     assert "Retry-After" not in reply.headers
-    assert body["input"] | {"sha256": ""} == {
+    assert body["input"]["probe"]["container"] == "mp4"
+    assert body["input"] | {"sha256": "", "probe": {}} == {
         "kind": "video",
         "filename": "clip.mp4",
         "bytes": 256_000,
@@ -185,6 +186,7 @@ def test_a_finished_analysis_shows_what_each_branch_found(gateway: httpx.Client,
         "height": 360,
         "fps": 25.0,
         "has_audio": False,
+        "probe": {},
     }
     visual, audio = body["branches"]["visual"], body["branches"]["audio"]
     assert (visual["status"], visual["detectors"][0]["score"]) == ("ok", 0.75)
