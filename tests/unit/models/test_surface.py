@@ -27,11 +27,13 @@ VERSIONS = {"V1": 0, "V3": 0, "V4": 24}
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
-    """Plain state dicts, as the authors share them, by version."""
+    """Plain state dicts, as the authors share them, by version; their scores move with what is seen."""
     folder = tmp_path_factory.mktemp("originals")
     paths = {version: folder / f"SigLip-LSTM-{version.lower()}.pth" for version in VERSIONS}
     for version, path in paths.items():
-        torch.save(siglip_lstm(VERSIONS[version]).state_dict(), path)
+        network = siglip_lstm(VERSIONS[version])
+        network.lstm.weight_ih_l0.data *= 20
+        torch.save(network.state_dict(), path)
     return paths
 
 
@@ -76,8 +78,8 @@ def test_the_scores_are_those_of_the_file_s_own_frames(checkpoints, brief_clip):
     detector = SiglipLstm.load(WeightFile(checkpoints["V4"], "sha256:0"), "cpu")
     result = load_model("SIGLIP-LSTM", weights=checkpoints["V4"]).predict(str(brief_clip))
     expected = detector.examine(shown)
-    assert result["metadata"]["per_frame_scores"] == pytest.approx(expected.per_frame.tolist(), abs=1e-2)
-    assert np.ptp(expected.per_frame) > 0.02
+    assert result["metadata"]["per_frame_scores"] == pytest.approx(expected.per_frame.tolist(), abs=5e-4)
+    assert np.ptp(expected.per_frame) > 0.01
     likely = max(expected.probability, 1 - expected.probability)
     assert result["confidence"] == pytest.approx(likely, abs=1e-2)
 
