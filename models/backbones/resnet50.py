@@ -29,8 +29,8 @@ class ResNetShape:
         """Read off a file's tensors. KeyError if they are no such network's."""
 
         def blocks(stage: int) -> int:
-            names = (name.removeprefix(f"{prefix}layer{stage}.") for name in state)
-            return len({name.split(".")[0] for name in names if not name.startswith(prefix)})
+            layer = f"{prefix}layer{stage}."
+            return len({name.removeprefix(layer).split(".")[0] for name in state if name.startswith(layer)})
 
         return cls(state[f"{prefix}conv1.weight"].shape[0], tuple(blocks(k) for k in (1, 2, 3, 4)))
 

@@ -18,13 +18,14 @@ from clipwarden.models.audio.mel import HOP, MELS, SAMPLE_RATE_HZ
 from clipwarden.models.audio.speech import SpeechNetwork, speech_network
 from clipwarden.models.backbones.pictures import HALVES, PictureInput, in_batches, placed
 from clipwarden.models.checkpoint import load_into
-from clipwarden.models.detector import DetectorSpec, Dtype
+from clipwarden.models.detector import DetectorSpec
 from clipwarden.models.lipsync.pairing import COLUMNS, OFFSETS, REACH, STEP, Moment, pair
 from clipwarden.models.lipsync.towers import FRAMES, MOUTH_PX, SyncNetwork
+from clipwarden.models.sights import looks
 from clipwarden.models.visual.scores import Floats, faces_of, sigmoid
 from clipwarden.models.weights import WeightFile
 from clipwarden.shared.clip import Clip
-from clipwarden.shared.contracts import AudioNeed, Branch, Evidence, FrameNeed, Kernel, Needs, Window
+from clipwarden.shared.contracts import AudioNeed, Branch, Curve, Dtype, Evidence, FrameNeed, Kernel, Needs, Window
 from clipwarden.shared.errors import DetectorError
 
 MOMENTS: Final = 30
@@ -68,6 +69,13 @@ class SyncCurve:
         return int(self.mean[REACH - TOLERATED : REACH + TOLERATED + 1].argmax()) - TOLERATED
 
     @property
+    def drawn(self) -> Curve:
+        """Probability of being in sync by seconds that the sound comes late; without offsets that nobody knows."""
+        known = np.flatnonzero(np.isfinite(self.mean))
+        late_s = np.round((known - REACH) * OFFSET_S, 6)
+        return Curve(name="in_sync_by_offset", axis="offset_s", x=late_s.tolist(), y=sigmoid(self.mean[known]).tolist())
+
+    @property
     def by_moment(self) -> Floats:
         """Logits of being in sync (K,) at the tolerated offset, or at none where the sound does not reach it."""
         chosen = self.logits[:, REACH + self.tolerated]
@@ -104,16 +112,24 @@ class AvSync:
         Raises NotApplicable as `faces_of` and `pair` do. The fact `offset_s` is the best of all offsets, positive where
         the sound comes late.
         """
-        paired = pair(clip, faces_of(clip.view(MOUTHS), FRAMES), SOUND, self._speech)
+        view = faces_of(clip.view(MOUTHS), FRAMES)
+        paired = pair(clip, view, SOUND, self._speech)
         curve = self.examine(paired.moments)
         in_sync = float(sigmoid(curve.by_moment.mean()))
-        scores = zip(paired.moments, sigmoid(-curve.by_moment), strict=True)
+        scores = sigmoid(-curve.by_moment)
+        middles = np.array([(m.start_s + m.end_s) / 2 for m in paired.moments])
+        rows = np.abs(view.times_s[:, None] - middles).argmin(axis=0)
         return Evidence(
             score=1 - in_sync,
             features={"sync_prob": in_sync},
-            windows=tuple(Window(start_s=m.start_s, end_s=m.end_s, score=float(s)) for m, s in scores),
+            windows=tuple(
+                Window(start_s=m.start_s, end_s=m.end_s, score=float(s))
+                for m, s in zip(paired.moments, scores, strict=True)
+            ),
             gaps=paired.gaps,
             facts={"offset_s": curve.offset * OFFSET_S, "moments_judged": len(paired.moments)},
+            looks=looks(view, scores, rows.tolist()),
+            curves=(curve.drawn,),
         )
 
     def examine(self, moments: Sequence[Moment]) -> SyncCurve:

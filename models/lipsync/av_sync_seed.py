@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from clipwarden.models.backbones.pictures import in_batches, placed
 from clipwarden.models.checkpoint import load_into
-from clipwarden.models.detector import DetectorSpec, Dtype
+from clipwarden.models.detector import DetectorSpec
 from clipwarden.models.weights import WeightFile
 from clipwarden.shared.clip import Clip
 from clipwarden.shared.codes import SkipCode
-from clipwarden.shared.contracts import Branch, Needs
+from clipwarden.shared.contracts import Branch, Dtype, Needs
 from clipwarden.shared.errors import DetectorError, NotApplicable
 
 WIDTH: Final = 768

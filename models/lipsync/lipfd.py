@@ -5,77 +5,30 @@ its weights: profile `original`. Departs from it in where the windows lie: sprea
 original's places wrap beyond 260 frames, and in reading at most ten minutes of sound.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Literal, Self, cast
+from collections.abc import Iterator
+from typing import ClassVar, Final, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from clipwarden.models.audio.listening import SILENCE_DBFS, level_dbfs
 from clipwarden.models.backbones.pictures import in_batches, placed
-from clipwarden.models.checkpoint import fit, read_state
-from clipwarden.models.detector import DetectorSpec, Dtype
-from clipwarden.models.lipsync.lipfd_input import (
-    FRAMES,
-    PICTURE,
-    SAMPLE_RATE_HZ,
-    SIDE_PX,
-    WINDOWS,
-    columns,
-    joined,
-    mel_picture,
-    seen,
-)
-from clipwarden.models.lipsync.lipfd_network import LipFdNetwork, LipFdShape, without_text
-from clipwarden.models.visual.scores import Floats, frames_of, sigmoid
+from clipwarden.models.detector import DetectorSpec
+from clipwarden.models.lipsync.lipfd_file import load_network, options_of
+from clipwarden.models.lipsync.lipfd_input import PICTURE, SIDE_PX, columns, joined, mel_picture, seen
+from clipwarden.models.lipsync.lipfd_network import LipFdNetwork
+from clipwarden.models.lipsync.lipfd_windows import FRAMES, WINDOWS, LipFdScores, span, window_rows
+from clipwarden.models.visual.scores import frames_of, sigmoid
 from clipwarden.models.weights import WeightFile
 from clipwarden.shared.clip import Clip, View
 from clipwarden.shared.codes import SkipCode
-from clipwarden.shared.contracts import AudioNeed, Branch, Evidence, FrameNeed, Kernel, Needs, Window
-from clipwarden.shared.errors import DetectorError, NotApplicable, WorkerFault
+from clipwarden.shared.contracts import AudioNeed, Branch, Dtype, Evidence, FrameNeed, Kernel, Needs, Span
+from clipwarden.shared.errors import DetectorError, NotApplicable
 
 NEED: Final = FrameNeed(view="frame", count=WINDOWS, consecutive=FRAMES, size_px=SIDE_PX, kernel=Kernel.CV2_LINEAR)
-SOUND: Final = AudioNeed(sample_rate_hz=SAMPLE_RATE_HZ, seconds=600, min_seconds=0.5)
-CLIP_PX: Final = 224
+SOUND: Final = AudioNeed(sample_rate_hz=22050, seconds=600, min_seconds=0.5)
 WINDOWS_AT_ONCE: Final = 2
-THRESHOLD: Final = 0.5
-
-
-class LipFdOptions(BaseModel):
-    """What the weights entry may say; the names are those of the original's configuration."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    profile: Literal["original"]
-    arch: Literal["CLIP:ViT-L/14"] = "CLIP:ViT-L/14"
-    window_len: int = Field(default=FRAMES, ge=FRAMES, le=FRAMES)
-    n_extract: int = Field(default=WINDOWS, ge=WINDOWS, le=WINDOWS)
-
-
-@dataclass(frozen=True, slots=True)
-class LipFdScores:
-    """P(fake) of a clip's windows (K,), in order of time."""
-
-    per_window: Floats
-
-    @property
-    def mean(self) -> float:
-        return float(self.per_window.mean())
-
-    def as_seed_json(self, processing_time_s: float) -> dict[str, Any]:
-        """The result as the original's document has it."""
-        scores = self.per_window.tolist()
-        return {
-            "prediction": _word(self.mean),
-            "confidence": max(self.mean, 1 - self.mean),
-            "processing_time": processing_time_s,
-            "frames_analyzed": len(scores),
-            "frame_predictions": [{"index": k, "score": s, "prediction": _word(s)} for k, s in enumerate(scores)],
-            "metrics": {"final_average_score": self.mean, "window_scores": scores},
-        }
 
 
 class LipFd:
@@ -91,41 +44,28 @@ class LipFd:
         source="LipFD (AaronComo/LipFD, NeurIPS 2024)",
     )
 
-    def __init__(self, network: LipFdNetwork) -> None:
+    def __init__(self, network: LipFdNetwork, windows: int = WINDOWS) -> None:
         self._network = network
+        self._windows = windows
 
     @classmethod
     def load(cls, weights: WeightFile, device: str, dtype: Dtype = "float32") -> Self:
-        """A checkpoint in the public layout, with CLIP's text tower, which is checked and let go, or without.
-
-        The two networks compute in `dtype`, the weighing and the verdict always in float32. The entry must name the
-        profile, since a file does not say for which input it was made.
-        """
-        name = weights.path.name
-        _options(weights.options)
-        state = without_text(read_state(weights), name)
-        try:
-            shape = LipFdShape.of(state)
-        except (KeyError, IndexError, ValueError) as error:
-            raise WorkerFault(f"weights {name} are not LipFD's: {error!r}") from error
-        if shape.tower.patch_px * shape.tower.grid != CLIP_PX or not shape.tower.embedding:
-            raise WorkerFault(f"weights {name} hold a CLIP tower for other pictures than {CLIP_PX} px")
-        network = LipFdNetwork(shape)
-        fit(network, state, name, device, dtype, keep=("get_weight", "fc"))
-        return cls(network)
+        """The public checkpoint, or one of ours in its layout and of profile `original`; see `load_network`."""
+        options = options_of(weights, "original")
+        return cls(load_network(weights, device, dtype), options.n_extract)
 
     def assess(self, clip: Clip) -> Evidence:
         """Judge the windows. Raises NotApplicable without sound, in silence, or with fewer than five frames."""
+        return self.examine(clip).evidence("lipfd_prob_fake")
+
+    def examine(self, clip: Clip) -> LipFdScores:
+        """P(fake) of each window; raises as `assess`."""
         view = frames_of(clip.view(NEED), FRAMES)
-        places, pictures = zip(*_windows(view, _sound(clip), clip.duration_s), strict=True)
-        scores = LipFdScores(sigmoid(self.predict(np.stack(pictures))))
-        return Evidence(
-            score=scores.mean,
-            features={"lipfd_prob_fake": scores.mean},
-            windows=tuple(
-                Window(start_s=a, end_s=b, score=float(s)) for (a, b), s in zip(places, scores.per_window, strict=True)
-            ),
-        )
+        found = list(_windows(view, window_rows(view, self._windows), _sound(clip), clip.duration_s))
+        if not found:
+            raise NotApplicable(SkipCode.AUDIO_TOO_SHORT)
+        places, pictures = zip(*found, strict=True)
+        return LipFdScores(sigmoid(self.predict(np.stack(pictures))), places)
 
     def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Logits of fake (N,) of windows (N, 1000, 2500, 3) in RGB, as `joined` makes them."""
@@ -139,19 +79,12 @@ class LipFd:
         return in_batches(through, batch, WINDOWS_AT_ONCE).astype(np.float64)
 
 
-def _options(options: Mapping[str, str]) -> LipFdOptions:
-    try:
-        return LipFdOptions.model_validate(dict(options))
-    except ValidationError as error:
-        raise WorkerFault(f"the options of lipfd in weights.toml do not fit: {error}") from error
-
-
 def _sound(clip: Clip) -> NDArray[np.float32]:
     excerpts = clip.excerpts(SOUND)
     if not excerpts:
         raise NotApplicable(SkipCode.NO_AUDIO)
     wave = excerpts[0].samples
-    if len(wave) < SOUND.min_seconds * SAMPLE_RATE_HZ:
+    if len(wave) < SOUND.min_seconds * SOUND.sample_rate_hz:
         raise NotApplicable(SkipCode.AUDIO_TOO_SHORT)
     if level_dbfs(wave) < SILENCE_DBFS:
         raise NotApplicable(SkipCode.SILENT_AUDIO)
@@ -159,27 +92,16 @@ def _sound(clip: Clip) -> NDArray[np.float32]:
 
 
 def _windows(
-    view: View, wave: NDArray[np.float32], duration_s: float
-) -> Iterator[tuple[tuple[float, float], NDArray[np.uint8]]]:
-    """Times and pictures of the windows whose frames and sound are all there; NotApplicable if none is.
+    view: View, rows: list[int], wave: NDArray[np.float32], duration_s: float
+) -> Iterator[tuple[Span, NDArray[np.uint8]]]:
+    """Times and pictures of the windows whose sound was read and makes at least a column.
 
     The sound is spread over all frames, as in the original: a track longer or shorter than the pictures is stretched.
     """
-    sound, frames = mel_picture(wave), int(view.frames[-1]) + 1
+    sound, frames = mel_picture(wave, SOUND.sample_rate_hz), int(view.frames[-1]) + 1
     beyond = duration_s > SOUND.seconds
     width = round(sound.shape[1] * duration_s / SOUND.seconds) if beyond else sound.shape[1]
-    found = False
-    for start in np.unique(np.linspace(0, max(frames - FRAMES, 0), WINDOWS).round().astype(np.int64)).tolist():
-        row = int(np.searchsorted(view.frames, start))
-        rows, (first, last) = slice(row, row + FRAMES), columns(start, frames, width)
-        whole = view.frames[rows].tolist() == list(range(start, start + FRAMES))
-        if whole and first < last <= sound.shape[1]:
-            found = True
-            times = (max(float(view.times_s[row]), 0.0), max(float(view.times_s[row + FRAMES - 1]), 0.0))
-            yield times, joined(sound[:, first:last], view.images[rows])
-    if not found:
-        raise NotApplicable(SkipCode.TOO_FEW_FRAMES)
-
-
-def _word(score: float) -> str:
-    return "FAKE" if score >= THRESHOLD else "REAL"
+    for row in rows:
+        first, last = columns(int(view.frames[row]), frames, width)
+        if first < last <= sound.shape[1]:
+            yield span(view, row), joined(sound[:, first:last], view.images[row : row + FRAMES])

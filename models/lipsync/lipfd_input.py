@@ -1,8 +1,8 @@
 """LipFD's input as its published program makes it, in memory: no sound file, no picture file.
 
-Sound becomes a picture in false colours, put above five frames in a row; the picture enters as blue, green, red from 0
-to 255, not normalised. All five "frames" that the ResNet sees are the first one, moved by 0 to 4 pixels. The public
-weights were trained and validated with these, so whoever uses them must do the same.
+Sound becomes a picture in false colours, put above five frames in a row; for profile `original` the picture enters as
+blue, green, red from 0 to 255, not normalised, and all five "frames" that the ResNet sees are the first one, moved by 0
+to 4 pixels. The public weights were trained and validated with these, so whoever uses them must do the same.
 """
 
 from base64 import b64decode
@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-FRAMES: Final = 5
-WINDOWS: Final = 10
+from clipwarden.models.lipsync.lipfd_windows import FRAMES
+
 SIDE_PX: Final = 500
 PICTURE: Final = (2 * SIDE_PX, FRAMES * SIDE_PX, 3)
-SAMPLE_RATE_HZ: Final = 22_050
 HOP: Final = 512
 FFT: Final = 2048
 MELS: Final = 128
@@ -31,30 +30,21 @@ JOINED_PX: Final = 1120
 Picture = NDArray[np.uint8]
 
 
-def mel_picture(wave: NDArray[np.float32]) -> Picture:
-    """Energies of a whole track at 22,050 Hz in false colours, (128, 1 + samples // 512, 3) RGB, low tones above.
+def mel_picture(wave: NDArray[np.float32], rate_hz: int) -> Picture:
+    """Energies of a track in false colours, (128, 1 + samples // 512, 3) RGB, low tones above.
 
     librosa's mel spectrogram in dB over its smallest value, at most 80 dB deep, from viridis's first colour to its
     last, each lowered where the original's way through a file of floats loses a level.
     """
     import librosa
 
-    power = librosa.feature.melspectrogram(y=wave, sr=SAMPLE_RATE_HZ, n_fft=FFT, hop_length=HOP, n_mels=MELS)
+    power = librosa.feature.melspectrogram(y=wave, sr=rate_hz, n_fft=FFT, hop_length=HOP, n_mels=MELS)
     levels = librosa.power_to_db(power, ref=np.min).astype(np.float32)
     low, high = levels.min(), levels.max()
     shares = (levels - low) / (high - low) if high > low else np.zeros_like(levels)
     steps = np.minimum((shares * np.float32(256)).astype(np.int64), 255)
     picture: Picture = _colours()[steps]
     return picture
-
-
-def window_starts(frames: int) -> list[int]:
-    """The first frames of the ten windows of a video, as the published program chooses them.
-
-    Its numbers have eight bits: beyond 260 frames they wrap, and the windows lie in no order that means anything.
-    """
-    spread = np.linspace(0, frames - FRAMES - 1, WINDOWS)
-    return sorted(int(start) % 256 for start in spread)
 
 
 def columns(start: int, frames: int, width: int) -> tuple[int, int]:
@@ -70,7 +60,7 @@ def joined(sound: Picture, frames: Picture) -> Picture:
 
 
 def seen(pictures: Picture, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """RGB pictures (N, 1000, 2500, 3) as the network takes them: (N, 3, 1120, 1120), and crops (N, 3, 5, 3, 224, 224).
+    """RGB pictures (N, 1000, 2500, 3) as the network takes them: (N, 3, 1120, 1120), and crops (N, 5, 3, 3, 224, 224).
 
     Bilinear and without smoothing, as torchvision's Resize did on tensors when the weights were made.
     """
@@ -79,7 +69,7 @@ def seen(pictures: Picture, device: torch.device, dtype: torch.dtype) -> tuple[T
     wholes = torch.stack([_scaled(frames[..., i : i + SIDE_PX], CROP_PX) for i in range(FRAMES)], dim=1)
     flat = wholes.flatten(0, 1)
     parts = [wholes, *(_scaled(flat[..., part, part], CROP_PX).view_as(wholes) for part in (FACE, LIPS))]
-    return _scaled(levels, JOINED_PX).to(dtype), torch.stack(parts, dim=1).to(dtype)
+    return _scaled(levels, JOINED_PX).to(dtype), torch.stack(parts, dim=2).to(dtype)
 
 
 def _scaled(levels: Tensor, side_px: int) -> Tensor:
