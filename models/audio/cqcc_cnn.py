@@ -20,10 +20,10 @@ from clipwarden.models.audio.listening import Cut, Range, listen, windows_of
 from clipwarden.models.audio.speech import SpeechNetwork, speech_network
 from clipwarden.models.backbones.pictures import in_batches, placed
 from clipwarden.models.checkpoint import fit, read_state
-from clipwarden.models.detector import DetectorSpec, Dtype
+from clipwarden.models.detector import DetectorSpec
 from clipwarden.models.weights import WeightFile
 from clipwarden.shared.clip import Clip, Excerpt
-from clipwarden.shared.contracts import AudioNeed, Branch, Evidence, Needs
+from clipwarden.shared.contracts import AudioNeed, Branch, Dtype, Evidence, Needs
 from clipwarden.shared.errors import DetectorError
 
 WINDOW: Final = 400  # frames, 6.4 s

@@ -1,0 +1,163 @@
+"""The run that makes the speech statistics: five folds by source and family, then the discriminant on everything."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import Progress
+from scipy.linalg import solve
+from scipy.optimize import minimize_scalar
+
+from clipwarden.models.audio.speech_stats import Discriminant, SpeechStats
+from clipwarden.models.audio.statistics import describe
+from clipwarden.models.checkpoint import save_from
+from clipwarden.models.training.channel import through_channel
+from clipwarden.models.training.run_folder import RunFolder, ScoreRow
+from clipwarden.models.training.speech_data import COPIES, FOLDS, Utterance, read_utterances, read_wave, weights_of
+from clipwarden.models.training.speech_report import label_of, speech_facts, speech_metrics
+from clipwarden.models.training.video_data import read_clips
+from clipwarden.models.training.video_sound import score_sound
+from clipwarden.models.weights import WeightFile, file_digest
+
+NAME: Final = "speech_stats"
+FLATTEST, STEEPEST = 1e-3, 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class StatsRecipe:
+    """`shrinkage` is the weight of the sphere that the scatter within labels is mixed with."""
+
+    shrinkage: float = 0.65
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """numbers: float32 (utterances, versions, 3444), version 0 the utterance itself; weights sum to one."""
+
+    numbers: NDArray[np.float32]
+    fake: NDArray[np.bool_]
+    weights: NDArray[np.float64]
+
+
+def train_speech_stats(data: Path, out: Path, seed: int, jobs: int, progress: Progress) -> RunFolder:
+    """Train, score out of fold, measure. A stopped run goes on with the numbers that it has."""
+    torch.set_num_threads(jobs)
+    recipe = StatsRecipe()
+    run = RunFolder(out, {"detector": NAME, "seed": seed, "copies": COPIES, "recipe": asdict(recipe)})
+    utterances = read_utterances(data)
+    folder = run.folder("numbers")
+    filled = _fill(data, folder, utterances, seed, jobs)
+    for _ in progress.track(filled, total=len(utterances), description="statistics"):
+        pass
+    numbers = np.stack([np.load(folder / f"{Path(u.path).stem}.npy") for u in utterances])
+    logits = _out_of_fold(utterances, numbers, recipe, progress)
+    slope = _slope(logits, np.array([u.fake for u in utterances]), weights_of(utterances))
+    scores = [
+        ScoreRow(u.path, label_of(u), u.group, u.test_fold, float(slope * logit), int(u.modern))
+        for u, logit in zip(utterances, logits, strict=True)
+    ]
+    final = _saved(run, fit_discriminant(_described(utterances, numbers), recipe, slope), seed)
+    run.write_scores("scores.csv", scores)
+    run.write_json("metrics.json", speech_metrics(utterances, scores, seed))
+    run.write_json("data.json", speech_facts(data, utterances))
+    clips = [c for c in read_clips(data) if c.audio_label != "none"]
+    sounds = score_sound(data, clips, final, jobs)
+    run.write_scores("scores_video.csv", progress.track(sounds, total=len(clips), description="sound of clips"))
+    return run
+
+
+def fit_discriminant(described: Described, recipe: StatsRecipe, slope: float = 1.0) -> Discriminant:
+    """The linear discriminant with shrunken scatter, its logits times `slope`; both labels equally likely."""
+    versions = described.numbers.shape[1]
+    fake = np.repeat(described.fake, versions)
+    weights = np.repeat(described.weights / described.weights.sum(), versions) / versions
+    network = Discriminant()
+    rows = _standardised(network, described.numbers.reshape(len(fake), -1), weights)
+    means = [np.average(rows[side], axis=0, weights=weights[side]) for side in (fake, ~fake)]
+    apart = np.where(fake[:, None], *(rows - mean for mean in means)) * np.sqrt(weights)[:, None]
+    scatter = apart.T @ apart
+    scatter *= 1 - recipe.shrinkage
+    scatter.flat[:: len(scatter) + 1] += recipe.shrinkage * np.square(apart).sum() / len(scatter)
+    direction = solve(scatter, means[0] - means[1], assume_a="pos") * slope
+    with torch.no_grad():
+        network.fc.weight.copy_(torch.from_numpy(direction)[None])
+        network.fc.bias.fill_(float(-direction @ (means[0] + means[1]) / 2))
+    return network.eval()
+
+
+def _standardised(
+    network: Discriminant, numbers: NDArray[np.float32], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The rows as the network weighs them, its scaler set to their weighted mean and spread."""
+    tamed = (np.sign(numbers) * np.log1p(np.abs(numbers))).astype(np.float64)
+    mean = weights @ tamed
+    scale = np.sqrt(np.maximum(weights @ np.square(tamed - mean), 1e-12))
+    network.scaler_mean.copy_(torch.from_numpy(mean))
+    network.scaler_scale.copy_(torch.from_numpy(scale))
+    with torch.inference_mode():
+        return network.standardised(torch.from_numpy(numbers)).numpy().astype(np.float64)
+
+
+def _described(utterances: Sequence[Utterance], numbers: NDArray[np.float32]) -> Described:
+    return Described(numbers, np.array([u.fake for u in utterances]), weights_of(utterances))
+
+
+def _out_of_fold(
+    utterances: Sequence[Utterance], numbers: NDArray[np.float32], recipe: StatsRecipe, progress: Progress
+) -> NDArray[np.float64]:
+    """The logit of each utterance by the discriminant that has seen neither its source nor its family."""
+    logits = np.empty(len(utterances))
+    for fold in progress.track(range(FOLDS), description="folds"):
+        chosen = [k for k, u in enumerate(utterances) if u.trains(fold)]
+        tested = [k for k, u in enumerate(utterances) if u.test_fold == fold]
+        network = fit_discriminant(_described([utterances[k] for k in chosen], numbers[chosen]), recipe)
+        with torch.inference_mode():
+            logits[tested] = network(torch.from_numpy(numbers[tested, 0])).numpy()
+    return logits
+
+
+def _slope(logits: NDArray[np.float64], fake: NDArray[np.bool_], weights: NDArray[np.float64]) -> float:
+    """What the logits must be multiplied with to have the least log-loss: a discriminant is too sure of itself."""
+    signs = np.where(fake, 1.0, -1.0)
+
+    def loss(log_slope: float) -> float:
+        return float(weights @ np.logaddexp(0, -signs * logits * np.exp(log_slope)))
+
+    return float(np.exp(minimize_scalar(loss, bounds=np.log([FLATTEST, STEEPEST]), method="bounded").x))
+
+
+def _saved(run: RunFolder, network: Discriminant, seed: int) -> SpeechStats:
+    path = run.path / f"{NAME}.safetensors"
+    save_from(network, path, {"detector": NAME, "seed": str(seed)})
+    return SpeechStats.load(WeightFile(path, file_digest(path)), "cpu")
+
+
+def _fill(data: Path, folder: Path, utterances: Sequence[Utterance], seed: int, jobs: int) -> Iterator[None]:
+    """Write the numbers of every utterance and its copies that are not there yet, one file each."""
+    todo = partial(_describe_one, data / "audio", folder, seed)
+    if jobs == 1:
+        yield from map(todo, (u.path for u in utterances))
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from pool.map(todo, (u.path for u in utterances), chunksize=4)
+
+
+def _describe_one(audio: Path, folder: Path, seed: int, path: str) -> None:
+    file = folder / f"{Path(path).stem}.npy"
+    if file.exists():
+        return
+    wave = read_wave(audio / path)
+    rows = [describe(wave)]
+    for version in range(1, COPIES + 1):
+        digest = hashlib.sha256(f"{seed}/{version}/{path}".encode()).digest()
+        rows.append(describe(through_channel(wave, np.random.default_rng(int.from_bytes(digest[:8], "big")))))
+    part = file.with_suffix(".part.npy")
+    np.save(part, np.stack(rows))
+    part.replace(file)
