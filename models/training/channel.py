@@ -7,7 +7,7 @@ from typing import Final
 import av
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import butter, fftconvolve, sosfilt
+from scipy.signal import butter, fftconvolve, resample_poly, sosfilt
 
 RATE_HZ: Final = 16_000
 Wave = NDArray[np.float32]
@@ -15,8 +15,12 @@ Wave = NDArray[np.float32]
 
 def through_channel(wave: Wave, rng: np.random.Generator) -> Wave:
     """Send a 16 kHz mono wave in [-1, 1) through one random channel, at a random level; as int16 would keep it."""
-    channel = _CHANNELS[rng.integers(len(_CHANNELS))]
-    changed = channel(wave, rng) * rng.uniform(0.3, 1.0)
+    return through(CHANNELS[rng.integers(len(CHANNELS))], wave, rng)
+
+
+def through(channel: str, wave: Wave, rng: np.random.Generator) -> Wave:
+    """Send a 16 kHz mono wave through the channel of this name, one of CHANNELS or MORE_CHANNELS; else the same."""
+    changed = _SIMULATIONS[channel](wave, rng) * rng.uniform(0.3, 1.0)
     return np.asarray(np.clip(np.round(changed * 32768), -32768, 32767) / 32768, np.float32)
 
 
@@ -83,4 +87,32 @@ def _room(wave: Wave, rng: np.random.Generator) -> Wave:
     return np.asarray(wet / max(1.0, float(np.abs(wet).max())), np.float32)
 
 
-_CHANNELS: Final[tuple[Callable[[Wave, np.random.Generator], Wave], ...]] = (_mp3, _aac, _opus, _noise, _narrow, _room)
+def _telephone(wave: Wave, _: np.random.Generator) -> Wave:
+    """8 kHz, 8 bits by the µ-law of ITU-T G.711."""
+    narrow = np.clip(resample_poly(wave, 1, 2), -1, 1)
+    companded = np.sign(narrow) * np.log1p(_MU * np.abs(narrow)) / np.log1p(_MU)
+    coded = np.round(companded * 127) / 127
+    expanded = np.sign(coded) * np.expm1(np.abs(coded) * np.log1p(_MU)) / _MU
+    return np.asarray(resample_poly(expanded, 2, 1)[: len(wave)], np.float32)
+
+
+def _clipped(wave: Wave, rng: np.random.Generator) -> Wave:
+    """Recorded too loud: what is above a third to four fifths of the peak is cut off."""
+    most = float(np.abs(wave).max()) * rng.uniform(0.33, 0.8)
+    return np.asarray(np.clip(wave, -most, most), np.float32)
+
+
+_MU: Final = 255
+_SIMULATIONS: Final[dict[str, Callable[[Wave, np.random.Generator], Wave]]] = {
+    "mp3": _mp3,
+    "aac": _aac,
+    "opus": _opus,
+    "noise": _noise,
+    "narrow": _narrow,
+    "room": _room,
+    "telephone": _telephone,
+    "clipped": _clipped,
+}
+CHANNELS: Final = ("mp3", "aac", "opus", "noise", "narrow", "room")
+"""What `through_channel` draws from; trained weights depend on their order."""
+MORE_CHANNELS: Final = ("telephone", "clipped")

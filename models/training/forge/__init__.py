@@ -1,0 +1,1 @@
+"""The forge: labelled manipulations of real media, made to train detectors, to measure them, and to be looked at."""
