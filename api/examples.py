@@ -96,7 +96,18 @@ ANALYSIS: dict[str, Any] = {
                     "score": 0.61,
                     "features": {"forensic_score": 0.61},
                     "windows": [{"start_s": 0.0, "end_s": 1.0, "score": 0.7}],
-                    "evidence": [],
+                    "gaps": [],
+                    "facts": {},
+                    "evidence": [
+                        {
+                            "kind": "face",
+                            "name": "face-0.jpg",
+                            "bytes": 9140,
+                            "time_s": 0.52,
+                            "end_s": None,
+                            "box": [412, 96, 668, 352],
+                        }
+                    ],
                 }
             ],
         },

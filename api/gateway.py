@@ -13,6 +13,7 @@ import redis
 from anyio.to_thread import run_sync
 from fastapi import Depends, Request
 
+from clipwarden.api.access import Caller
 from clipwarden.api.uploads import Upload
 from clipwarden.shared import queue
 from clipwarden.shared.blobs import BlobStore, open_blobs
@@ -75,7 +76,7 @@ class Gateway:
         assert manifest is not None, "pipelines are never deleted"
         return pipeline, manifest
 
-    def accept(self, upload: Upload, pipeline: str) -> Analysis:
+    def accept(self, caller: Caller, upload: Upload, pipeline: str) -> Analysis:
         """Commit the upload and open its analysis. From here on it will be examined, sent by us or by the sweeper.
 
         If Postgres fails here the file stays, since the commit may have gone through; the sweeper deletes orphans.
@@ -90,17 +91,18 @@ class Gateway:
             deadline_s=self.settings.deadline_s,
             tag=upload.tag,
             metadata=upload.metadata,
+            tenant_id=caller.tenant_id,
         )
         analysis_id = self.store.submit(new)
         try:
-            return self.analysis(analysis_id)
+            return self.analysis(caller, analysis_id)
         except ClipwardenError as error:  # taken is taken: an error now would only make the client send it again
             log.warning("taken but not read back", analysis_id=str(analysis_id), reason=str(error))
             return _as_submitted(analysis_id, new)
 
-    def analysis(self, analysis_id: UUID) -> Analysis:
-        """Raises ProblemError for an unknown id."""
-        found = self.store.analysis(analysis_id)
+    def analysis(self, caller: Caller, analysis_id: UUID) -> Analysis:
+        """Raises ProblemError for an unknown id, and for another tenant's."""
+        found = self.store.analysis(analysis_id, caller.tenant_id)
         if found is None:
             raise ProblemError(ProblemCode.NOT_FOUND)
         return found
@@ -146,6 +148,7 @@ def _as_submitted(analysis_id: UUID, new: NewAnalysis) -> Analysis:
     """A fresh analysis as the database will tell it, but for the clock."""
     return Analysis(
         id=analysis_id,
+        tenant_id=new.tenant_id,
         state=AnalysisState.QUEUED,
         pipeline=new.pipeline,
         filename=new.filename,
@@ -157,7 +160,14 @@ def _as_submitted(analysis_id: UUID, new: NewAnalysis) -> Analysis:
         created_at=datetime.now(UTC),
         started_at=None,
         finished_at=None,
-        rerun_of=None,
+        rerun_of=new.rerun_of,
+        batch_id=new.batch_id,
+        from_cache=False,
+        lane=new.lane,
+        policy=new.policy,
+        detectors=new.detectors,
+        source_url=new.source_url,
+        upload_key=new.upload_key,
         tag=new.tag,
         metadata=dict(new.metadata),
         stages=(),

@@ -11,6 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from clipwarden.api.access import Caller
 from clipwarden.api.problems import from_error, internal
 from clipwarden.shared.codes import ProblemCode
 from clipwarden.shared.errors import ClipwardenError, ProblemError
@@ -125,7 +126,7 @@ class Guard:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if REQUEST_ID.fullmatch(given) else new_id().hex
-        scope.setdefault("state", {})["request_id"] = request_id
+        scope.setdefault("state", {}).update(request_id=request_id, caller=Caller())
         reply, started = _Reply(send, request_id), time.perf_counter()
         with log_context(request_id=request_id):
             await self._answer(scope, receive, reply, request_id)

@@ -5,6 +5,7 @@ from uuid import UUID
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request, Response
 
+from clipwarden.api.access import Reader, Submitter
 from clipwarden.api.gateway import Services
 from clipwarden.api.openapi import UPLOAD, UPLOADING, errors, headers
 from clipwarden.api.schemas import AnalysisView, DetectorsView, LiveView, ReadyView, RootView
@@ -36,11 +37,11 @@ def parse_id(text: str) -> UUID:
     },
     tags=["analyses"],
 )
-async def submit(request: Request, response: Response, gateway: Services) -> AnalysisView:
+async def submit(request: Request, response: Response, gateway: Services, caller: Submitter) -> AnalysisView:
     """Upload a file to have it examined. The answer comes as soon as the file is stored and queued."""
     pipeline = await run_sync(gateway.pipeline)
     async with received(request, gateway.blobs, gateway.settings.max_upload_bytes) as upload:
-        analysis = await run_sync(gateway.accept, upload, pipeline)
+        analysis = await run_sync(gateway.accept, caller, upload, pipeline)
     await gateway.send(analysis.id)
     view = AnalysisView.from_domain(analysis)
     response.headers["Location"] = view.links["self"]
@@ -57,9 +58,9 @@ async def submit(request: Request, response: Response, gateway: Services) -> Ana
     },
     tags=["analyses"],
 )
-def show(analysis_id: str, response: Response, gateway: Services) -> AnalysisView:
+def show(analysis_id: str, response: Response, gateway: Services, caller: Reader) -> AnalysisView:
     """Read an analysis: its progress, then what every branch found and the verdict."""
-    view = AnalysisView.from_domain(gateway.analysis(parse_id(analysis_id)))
+    view = AnalysisView.from_domain(gateway.analysis(caller, parse_id(analysis_id)))
     if not view.ended:
         response.headers["Retry-After"] = POLL_S
     return view

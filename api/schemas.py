@@ -11,10 +11,13 @@ from clipwarden.shared.codes import SENTENCES
 from clipwarden.shared.contracts import (
     Analysis,
     AnalysisState,
+    Box,
     Branch,
     BranchResult,
     DetectorOutcome,
     DetectorState,
+    Exhibit,
+    ExhibitKind,
     Label,
     Manifest,
     MediaKind,
@@ -177,9 +180,34 @@ class WindowView(View):
     score: float
 
 
-class EvidenceLink(View):
-    kind: str
-    href: str
+class GapView(View):
+    """A stretch of the clip that a detector left out of its score, and why."""
+
+    start_s: float
+    end_s: float
+    code: str
+
+
+class EvidenceView(View):
+    """A file to look at: a picture, or all scores over time as JSON."""
+
+    kind: ExhibitKind
+    name: str
+    bytes: int
+    time_s: float | None = Field(description="When it was seen, or where the stretch it shows begins")
+    end_s: float | None = Field(description="Where that stretch ends; null for a moment")
+    box: Box | None = Field(description="x1 y1 x2 y2 in pixels of the displayed frame, to lay the picture over it")
+
+    @classmethod
+    def from_domain(cls, shown: Exhibit) -> Self:
+        return cls(
+            kind=shown.kind,
+            name=shown.name,
+            bytes=shown.size_bytes,
+            time_s=shown.time_s,
+            end_s=shown.end_s,
+            box=shown.box,
+        )
 
 
 class DetectorView(View):
@@ -195,7 +223,9 @@ class DetectorView(View):
     score: float | None
     features: dict[str, float]
     windows: list[WindowView]
-    evidence: list[EvidenceLink]
+    gaps: list[GapView]
+    facts: dict[str, float] = Field(description="Numbers to show beside the score; they enter no verdict")
+    evidence: list[EvidenceView]
 
     @classmethod
     def from_domain(cls, outcome: DetectorOutcome) -> Self:
@@ -213,7 +243,9 @@ class DetectorView(View):
             windows=[WindowView(start_s=w.start_s, end_s=w.end_s, score=w.score) for w in found.windows]
             if found
             else [],
-            evidence=[],
+            gaps=[GapView(start_s=g.start_s, end_s=g.end_s, code=g.code) for g in found.gaps] if found else [],
+            facts=found.facts if found else {},
+            evidence=[EvidenceView.from_domain(e) for e in found.exhibits] if found else [],
         )
 
 
@@ -325,7 +357,7 @@ class AnalysisView(View):
             queue_position=None,
             eta_s=None,
             rerun_of=analysis.rerun_of,
-            from_cache=False,
+            from_cache=analysis.from_cache,
             created_at=analysis.created_at,
             finished_at=analysis.finished_at,
             tag=analysis.tag,

@@ -7,6 +7,7 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
+from clipwarden.api.access import Reader, Submitter
 from clipwarden.api.gateway import Services
 from clipwarden.api.openapi import UPLOAD, UPLOADING, errors
 from clipwarden.api.progress import Phase, percent, phase
@@ -99,11 +100,11 @@ def _error(analysis: Analysis) -> str:
     openapi_extra=UPLOAD,
     responses=errors(*UPLOADING),
 )
-async def analyze(request: Request, gateway: Services) -> SeedStatus:
+async def analyze(request: Request, gateway: Services, caller: Submitter) -> SeedStatus:
     """Upload a file, in the seeds' contract."""
     pipeline = await run_sync(gateway.pipeline)
     async with received(request, gateway.blobs, gateway.settings.max_upload_bytes) as upload:
-        analysis = await run_sync(gateway.accept, upload, pipeline)
+        analysis = await run_sync(gateway.accept, caller, upload, pipeline)
     await gateway.send(analysis.id)
     return SeedStatus(analysisId=analysis.id, status="processing", percent=0, stageName="Queued")
 
@@ -114,6 +115,6 @@ async def analyze(request: Request, gateway: Services) -> SeedStatus:
     response_model_exclude_none=True,
     responses=errors(ProblemCode.NOT_FOUND, ProblemCode.UNAVAILABLE),
 )
-def status(analysis_id: str, gateway: Services) -> SeedStatus:
+def status(analysis_id: str, gateway: Services, caller: Reader) -> SeedStatus:
     """Read an analysis, in the seeds' contract; a known id always answers 200."""
-    return SeedStatus.from_domain(gateway.analysis(parse_id(analysis_id)))
+    return SeedStatus.from_domain(gateway.analysis(caller, parse_id(analysis_id)))

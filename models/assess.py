@@ -1,8 +1,9 @@
 """Runs a branch's detectors over a clip: one outcome per detector, whatever happens to any of them."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
@@ -13,6 +14,8 @@ from clipwarden.shared.codes import SENTENCES, FailCode
 from clipwarden.shared.contracts import Branch, BranchResult, DetectorOutcome, ManifestDetector, OutcomeStatus
 from clipwarden.shared.errors import DetectorError, NotApplicable, WorkerFault
 
+_OUT_OF_MEMORY: Final = "out of memory"
+_DEVICE_ERRORS: Final = ("CUDA error", "cuDNN error")
 log = structlog.stdlib.get_logger(__name__)
 
 
@@ -33,22 +36,44 @@ def pick_device(setting: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def device_failed(error: Exception) -> bool:
+    """Whether a library says that the device is in no state to go on; being out of memory is none."""
+    said = str(error)
+    return _OUT_OF_MEMORY not in said and any(words in said for words in _DEVICE_ERRORS)
+
+
 def load(entry: ManifestDetector, device: str) -> Loaded:
-    """Load a detector with exactly the weights the entry names. Raises WorkerFault."""
-    weights = verified(entry.name, entry.weights)
-    return Loaded(entry, detector_class(entry.name).load(weights, device, entry.dtype))
+    """Load a detector with exactly the weights, runtime and type the entry names. Raises WorkerFault.
+
+    onnxruntime computes on the CPU, in float32, whatever the device: a pipeline is the same on every machine.
+    """
+    weights, kind = verified(entry.name, entry.weights), detector_class(entry.name)
+    if entry.runtime == "torch":
+        return Loaded(entry, kind.load(weights, device, entry.dtype))
+    if entry.dtype != "float32":
+        raise WorkerFault(f"{entry.name} cannot run in onnxruntime in {entry.dtype}, only in float32")
+    from clipwarden.models.runtime import hand_over
+
+    detector = kind.load(weights, "cpu")
+    hand_over(entry.name, detector)
+    return Loaded(entry, detector)
 
 
 def assess(
-    branch: Branch, clip: Clip, detectors: Sequence[Loaded], passing: tuple[type[Exception], ...] = ()
+    branch: Branch,
+    clip: Clip,
+    detectors: Sequence[Loaded],
+    passing: tuple[type[Exception], ...] = (),
+    known: Mapping[str, DetectorOutcome] | None = None,
 ) -> BranchResult:
-    """Judge a clip with every detector of a branch (at least one).
+    """Judge a clip with every detector of a branch (at least one), but those whose outcome is known by name.
 
     The clip's faults become outcomes. Raises WorkerFault for this process's faults, and lets through exceptions of
     the kinds in `passing` (a time limit, for example).
     """
     start = time.perf_counter()
-    outcomes = tuple(_outcome(loaded, clip, passing) for loaded in detectors)
+    settled = known or {}
+    outcomes = tuple(settled.get(one.entry.name) or outcome(one, clip, passing) for one in detectors)
     elapsed_ms = _milliseconds(start)
     if any(o.status is OutcomeStatus.OK for o in outcomes):
         return BranchResult(branch=branch, status=OutcomeStatus.OK, detectors=outcomes, elapsed_ms=elapsed_ms)
@@ -63,7 +88,8 @@ def assess(
     )
 
 
-def _outcome(loaded: Loaded, clip: Clip, passing: tuple[type[Exception], ...]) -> DetectorOutcome:
+def outcome(loaded: Loaded, clip: Clip, passing: tuple[type[Exception], ...] = ()) -> DetectorOutcome:
+    """Judge a clip with one detector. Raises as `assess` does."""
     entry, start = loaded.entry, time.perf_counter()
 
     def ended(status: OutcomeStatus, code: str | None = None, message: str | None = None) -> DetectorOutcome:
@@ -88,10 +114,9 @@ def _outcome(loaded: Loaded, clip: Clip, passing: tuple[type[Exception], ...]) -
     except Exception as error:  # one clip must not stop a queue; the log keeps the traceback
         if isinstance(error, (WorkerFault, *passing)):
             raise
-        memory = "out of memory" in str(error)
-        if "CUDA error" in str(error) and not memory:
+        if device_failed(error):
             raise WorkerFault(f"the device failed: {error}") from error
-        code = FailCode.OUT_OF_MEMORY if memory else FailCode.INTERNAL
+        code = FailCode.OUT_OF_MEMORY if _OUT_OF_MEMORY in str(error) else FailCode.INTERNAL
         log.exception("detector failed", detector=entry.name)
         return ended(OutcomeStatus.FAILED, code, SENTENCES[code])
     return DetectorOutcome(

@@ -6,6 +6,8 @@ from typing import Final, Literal
 
 from clipwarden.shared.contracts import Branch
 
+GATE: Final = "tiny_gate"
+"""The detector that looks first and may spare a clip the others."""
 PROBABILITY_EDGE: Final = 1e-4
 """Probabilities are kept this far from 0 and 1 before the logit, so that one saturated score cannot decide alone."""
 
@@ -102,6 +104,7 @@ CATALOGUE: Final[dict[str, Feature]] = {
         *_fake("mel_resnet18_prob_fake", Branch.AUDIO, "mel_resnet18", "P(spoofed speech) of the mel ResNet-18"),
         *_fake("speech_stats_prob_fake", Branch.AUDIO, "speech_stats", "P(spoofed speech) of the speech statistics"),
         *_fake("lipfd_prob_fake", Branch.LIPSYNC, "lipfd", "mean P(fake) of LipFD over windows"),
+        *_fake("lipfd_fixed_prob_fake", Branch.LIPSYNC, "lipfd_fixed", "the same, its input put right"),
         *_in_sync("sync_prob", "av_sync", "probability that lips and speech are in sync; higher speaks for real"),
         *_in_sync("sync_seed_prob", "av_sync_seed", "the same by the 5-way pipeline's 768-wide head"),
         *_fake("clip_adapter_prob_fake", Branch.CLIP, "clip_adapter", "P(fake) of CLIP with adapters over 12 frames"),

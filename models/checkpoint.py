@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from clipwarden.models.backbones.folding import fold_norms
-from clipwarden.models.detector import Dtype
 from clipwarden.models.weights import WeightFile
+from clipwarden.shared.contracts import Dtype
 from clipwarden.shared.errors import WorkerFault
 
 WRAPPERS: Final = ("model_state_dict", "state_dict", "model")
@@ -40,13 +40,25 @@ def read_state(weights: WeightFile) -> dict[str, Tensor]:
     except Exception as error:  # a broken or hostile file may raise anything
         why = str(error).strip().partition("\n")[0]
         raise WorkerFault(f"weights {name} hold no plain tensors, or are cut off: {why}") from error
-    state = _unwrapped(found)
-    if not state or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+    state = unwrapped(found)
+    if not state:
         raise WorkerFault(f"weights {name} hold no tensors by name")
     broken = [key for key, tensor in state.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise WorkerFault(f"weights {name} hold numbers that are not finite, in {', '.join(broken)}")
     return state
+
+
+def unwrapped(found: Any) -> dict[str, Tensor]:
+    """The named tensors inside what a training program saved; empty if it holds anything else, or none."""
+    if not isinstance(found, Mapping):
+        return {}
+    inner = next((found[name] for name in WRAPPERS if isinstance(found.get(name), Mapping)), found)
+    if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in inner.items()):
+        return {}
+    if inner and all(name.startswith(PARALLEL) for name in inner):
+        return _below(inner, PARALLEL.rstrip("."))
+    return dict(inner)
 
 
 def load_into(
@@ -119,16 +131,6 @@ def _lay_out(module: torch.nn.Module) -> None:
     for parameter in module.parameters():
         if parameter.dim() in _LAYOUTS:
             parameter.data = parameter.data.contiguous(memory_format=_LAYOUTS[parameter.dim()])
-
-
-def _unwrapped(found: Any) -> dict[str, Tensor]:
-    """The named tensors inside what a training program saved; empty if it is no mapping."""
-    if not isinstance(found, Mapping):
-        return {}
-    inner = next((found[name] for name in WRAPPERS if isinstance(found.get(name), Mapping)), found)
-    if inner and all(isinstance(name, str) and name.startswith(PARALLEL) for name in inner):
-        return _below(inner, PARALLEL.rstrip("."))
-    return dict(inner)
 
 
 def _below(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ Adding one: its file, its line in DETECTORS, its card in `cards/`, its entry in 
 """
 
 from importlib import import_module
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,13 @@ from pydantic import BaseModel, ConfigDict
 
 from clipwarden.models.weights import WeightFile
 from clipwarden.shared.clip import Clip
-from clipwarden.shared.contracts import Branch, Evidence, Needs
+from clipwarden.shared.contracts import Branch, Dtype, Evidence, Needs
 
 DETECTORS: dict[str, str] = {
     "forensic_mlp": "clipwarden.models.visual.forensic_mlp:ForensicMlp",
     "cqcc_cnn": "clipwarden.models.audio.cqcc_cnn:CqccCnn",
     "mel_resnet18": "clipwarden.models.audio.mel_resnet18:MelResNet18",
+    "speech_stats": "clipwarden.models.audio.speech_stats:SpeechStats",
     "tiny_gate": "clipwarden.models.visual.tiny_gate:TinyGate",
     "frame_resnet18": "clipwarden.models.visual.frame_resnet18:FrameResNet18",
     "frame_efficientnet_b4": "clipwarden.models.visual.frame_efficientnet_b4:FrameEfficientNetB4",
@@ -28,14 +29,13 @@ DETECTORS: dict[str, str] = {
     "temporal_bilstm": "clipwarden.models.visual.temporal_bilstm:TemporalBiLstm",
     "temporal_3dcnn": "clipwarden.models.visual.temporal_3dcnn:Temporal3dCnn",
     "siglip_lstm": "clipwarden.models.visual.siglip_lstm:SiglipLstm",
+    "lipfd": "clipwarden.models.lipsync.lipfd:LipFd",
+    "lipfd_fixed": "clipwarden.models.lipsync.lipfd_fixed:LipFdFixed",
     "av_sync": "clipwarden.models.lipsync.av_sync:AvSync",
     "av_sync_seed": "clipwarden.models.lipsync.av_sync_seed:AvSyncSeed",
     "clip_adapter": "clipwarden.models.clip.clip_adapter:ClipAdapter",
 }
 """Name → "module:class", imported on use, so that a pool never imports another pool's libraries."""
-
-Dtype = Literal["float32", "bfloat16"]
-"""The type that a network computes in; its last layers may keep to float32."""
 
 
 class DetectorSpec(BaseModel):

@@ -1,7 +1,9 @@
 """What one-process analysis found in one file, and its two printed forms: a table row and a JSON object."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +12,21 @@ from rich.markup import escape
 from rich.table import Table
 
 from clipwarden.shared.contracts import Branch, BranchResult, Label, MediaProbe, OutcomeStatus, Verdict
-from clipwarden.shared.errors import ClipwardenError
+from clipwarden.shared.errors import ClipwardenError, ConfigError
 
 _STYLES = {Label.FAKE: "red", Label.REAL: "green", Label.INCONCLUSIVE: "yellow"}
 
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """A file with its verdict."""
+    """A file with its verdict. `results` are as stage rows hold them."""
 
     path: Path
     probe: MediaProbe
     results: tuple[BranchResult, ...]
     verdict: Verdict
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """What there is to look at, by `BRANCH/DETECTOR/NAME`; only where it was asked for."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -60,10 +64,45 @@ def _input(path: Path, probe: MediaProbe) -> dict[str, Any]:
 
 
 def _branch(result: BranchResult) -> dict[str, Any]:
-    found = result.model_dump(mode="json", exclude={"branch"})
-    none: dict[str, Any] = {"score": None, "features": {}, "windows": []}
-    found["detectors"] = [{**d, **(d.pop("evidence") or none)} for d in found["detectors"]]
+    found = result.model_dump(mode="json", exclude={"branch", "folder"})
+    found["detectors"] = [_detector(d) for d in found["detectors"]]
     return found
+
+
+def _detector(outcome: dict[str, Any]) -> dict[str, Any]:
+    """A detector's outcome as the HTTP interface shows it: `evidence` are the files to look at."""
+    seen = outcome.pop("evidence") or {"score": None, "features": {}}
+    lists = {name: seen.get(name, []) for name in ("windows", "gaps")}
+    files = [{"bytes": e.pop("size_bytes"), **e} for e in seen.get("exhibits", [])]
+    shown = {"facts": seen.get("facts", {}), "evidence": files}
+    return {**outcome, "score": seen["score"], "features": seen["features"], **lists, **shown}
+
+
+def write_files(examined: Examined, folder: Path) -> Path:
+    """Write the files and `analysis.json` into a new folder of the clip's name; returns it. Raises ConfigError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        place = _new_folder(folder, examined.path.name)
+        for name, content in examined.files.items():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_bytes(content)
+        told = json.dumps(examined.as_json(), ensure_ascii=False, indent=1)
+        (place / "analysis.json").write_text(told, "utf-8")
+    except OSError as error:
+        raise ConfigError(f"evidence cannot be written into {folder}: {error.strerror}") from error
+    return place
+
+
+def _new_folder(parent: Path, name: str) -> Path:
+    """A folder of this name, with a number behind it where there is one already."""
+    for number in count(1):
+        place = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            place.mkdir()
+        except FileExistsError:
+            continue
+        return place
+    raise AssertionError
 
 
 def table(examined: Sequence[Examined]) -> Table:

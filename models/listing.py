@@ -35,8 +35,7 @@ def listed() -> list[Listed]:
 
 def main(argv: Sequence[str]) -> int:
     """Print the list; --json for machines."""
-    parser = argparse.ArgumentParser("clipwarden models", description=__doc__)
-    parser.add_argument("action", choices=["list"])
+    parser = argparse.ArgumentParser("clipwarden models list", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print a JSON list")
     options = parser.parse_args(argv)
     console = Console()

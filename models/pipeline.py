@@ -26,6 +26,12 @@ def local_detectors(branch: Branch) -> tuple[ManifestDetector, ...]:
     return tuple(d for d in entries if d.state is DetectorState.READY)
 
 
+def local_detector(name: str) -> ManifestDetector | None:
+    """One detector, None if it is not ready here; imports its libraries only if it is."""
+    entry = _entry(name, weights_table()[name])
+    return entry if entry.state is DetectorState.READY else None
+
+
 def pipeline_id(manifest: Manifest) -> str:
     """Digest of the manifest in canonical JSON."""
     canonical = json.dumps(manifest.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -42,5 +48,7 @@ def _entry(name: str, entry: WeightsEntry) -> ManifestDetector:
         branch=spec.branch,
         state=DetectorState.READY,
         weights=entry.sha256,
+        runtime=entry.runtime,
+        dtype=entry.dtype,
         needs=spec.needs,
     )

@@ -36,7 +36,7 @@ def plan(probe: MediaProbe, manifest: Manifest) -> tuple[SamplingPlan, dict[Bran
     """
     skips = {branch: code for branch in Branch if (code := _skip(branch, probe, manifest)) is not None}
     running = [d for branch in Branch if branch not in skips for d in manifest.ready(branch)]
-    needs = {d.needs.frames.key: d.needs.frames for d in running if d.needs.frames}
+    needs = {need.key: need for d in running for need in d.needs.views}
     views = tuple(ViewPlan(need=need, frame_indices=_spread(need, probe.frames)) for need in needs.values())
     heard = [d.needs.audio for d in running if d.needs.audio] if probe.has_audio else []
     return SamplingPlan(views=views, sounds=_sounds(heard, probe.duration_s)), skips

@@ -14,13 +14,16 @@ from rich.console import Console
 from rich.progress import Progress
 
 from clipwarden.models.assess import Loaded, assess, load, pick_device
-from clipwarden.models.examined import Examined, Refused, table
+from clipwarden.models.brief import brief
+from clipwarden.models.examined import Examined, Refused, table, write_files
+from clipwarden.models.exhibits import Shown, exhibit
 from clipwarden.models.faces import FaceDetector
 from clipwarden.models.fusion.bundle import FusionBundle, bundle_path, read_bundle
 from clipwarden.models.fusion.verdict import judge
 from clipwarden.models.pipeline import local_manifest
 from clipwarden.models.plan import HEARS, plan, shortest_sound_s
 from clipwarden.models.views import prepare
+from clipwarden.models.weights import bring
 from clipwarden.shared.clip import Clip, View
 from clipwarden.shared.codes import SENTENCES, SkipCode
 from clipwarden.shared.contracts import (
@@ -65,7 +68,7 @@ class Read:
 
 def part(clip: Clip, detectors: Sequence[ManifestDetector]) -> Clip:
     """The clip narrowed to what these detectors read: their views and the sounds of their rates."""
-    keys = {d.needs.frames.key for d in detectors if d.needs.frames}
+    keys = {need.key for d in detectors for need in d.needs.views}
     rates = {d.needs.audio.sample_rate_hz for d in detectors if d.needs.audio}
     return Clip(
         views={key: view for key, view in clip.views.items() if key in keys},
@@ -111,17 +114,27 @@ def restricted(manifest: Manifest, only: frozenset[str]) -> Manifest:
     return manifest.model_copy(update={"detectors": tuple(chosen)})
 
 
-def examine(path: Path, laboratory: Laboratory) -> Examined:
-    """Probe, decode, assess and fuse one file. Raises MediaError if it cannot be analysed."""
+def examine(path: Path, laboratory: Laboratory, show: bool = False) -> Examined:
+    """Probe, decode, assess and fuse one file; `show` keeps what there is to look at. Raises MediaError."""
+    read = read_clip(laboratory.fence, path, laboratory.manifest, laboratory.faces)
+    return judged(path, read, laboratory, show)
+
+
+def judged(path: Path, read: Read, laboratory: Laboratory, show: bool = False) -> Examined:
+    """Assess and fuse a file that was read. Results are as stage rows hold them: workers would judge the same."""
     manifest = laboratory.manifest
-    read = read_clip(laboratory.fence, path, manifest, laboratory.faces)
-    results = tuple(
-        _skipped(branch, read.skipped[branch])
-        if branch in read.skipped
-        else assess(branch, part(read.clip, manifest.ready(branch)), laboratory.detectors[branch])
-        for branch in Branch
-    )
-    return Examined(path, read.probe, results, judge(laboratory.bundle, manifest, results))
+    found = {branch: _found(branch, read, laboratory, show) for branch in Branch}
+    results = tuple(one.result for one in found.values())
+    files = {f"{branch}/{name}": content for branch, one in found.items() for name, content in one.files.items()}
+    return Examined(path, read.probe, results, judge(laboratory.bundle, manifest, results), files)
+
+
+def _found(branch: Branch, read: Read, laboratory: Laboratory, show: bool) -> Shown:
+    if branch in read.skipped:
+        return Shown(_skipped(branch, read.skipped[branch]), {})
+    clip, detectors = part(read.clip, laboratory.manifest.ready(branch)), laboratory.detectors[branch]
+    result = assess(branch, clip, detectors)
+    return exhibit(clip, result, detectors) if show else Shown(brief(result), {})
 
 
 def main(argv: Sequence[str]) -> int:
@@ -130,13 +143,19 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="video, sound or picture")
     parser.add_argument("--json", action="store_true", help="print one JSON object per file")
     parser.add_argument("--detectors", default="", metavar="A,B", help="run only these detectors")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="a weights.toml of your own, its files beside it")
+    parser.add_argument("--evidence", type=Path, metavar="DIR", help="write what there is to look at into folders here")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     chosen = parser.parse_args(argv)
+    bring(chosen.weights)
     only = frozenset(name.strip() for name in chosen.detectors.split(",") if name.strip())
     outcomes: list[Examined | Refused] = []
     with Fence(MediaLimits()) as fence:
-        for outcome in _examined(chosen.files, open_laboratory(fence, only, chosen.device)):
+        laboratory = open_laboratory(fence, only, chosen.device)
+        for outcome in _examined(chosen.files, laboratory, show=chosen.evidence is not None):
             outcomes.append(outcome)
+            if chosen.evidence and isinstance(outcome, Examined):
+                write_files(outcome, chosen.evidence)
             if chosen.json:
                 print(json.dumps(outcome.as_json(), ensure_ascii=False), flush=True)
     if not chosen.json:
@@ -155,7 +174,7 @@ def _print_table(examined: Sequence[Examined]) -> None:
         console.print(table(examined))
 
 
-def _examined(paths: Sequence[Path], laboratory: Laboratory) -> Iterator[Examined | Refused]:
+def _examined(paths: Sequence[Path], laboratory: Laboratory, show: bool) -> Iterator[Examined | Refused]:
     """One outcome per file; a progress bar on a terminal if all of it takes longer than two seconds."""
     console = Console(stderr=True)
     progress = Progress(console=console, transient=True, disable=not console.is_terminal)
@@ -163,7 +182,7 @@ def _examined(paths: Sequence[Path], laboratory: Laboratory) -> Iterator[Examine
     timer.start()
     try:
         for path in paths:
-            yield _outcome(path, laboratory)
+            yield _outcome(path, laboratory, show)
             progress.advance(task)
     finally:
         timer.cancel()
@@ -171,9 +190,9 @@ def _examined(paths: Sequence[Path], laboratory: Laboratory) -> Iterator[Examine
         progress.stop()
 
 
-def _outcome(path: Path, laboratory: Laboratory) -> Examined | Refused:
+def _outcome(path: Path, laboratory: Laboratory, show: bool) -> Examined | Refused:
     try:
-        return examine(path, laboratory)
+        return examine(path, laboratory, show)
     except MediaError as error:
         return Refused(path, error)
     except OSError as error:
@@ -191,20 +210,20 @@ def _ruled_out(clip: Clip, branch: Branch, ready: Sequence[ManifestDetector]) ->
             return SkipCode.AUDIO_TOO_SHORT
         if all(_level_dbfs(wave) < SILENCE_DBFS for wave in waves.values()):
             return SkipCode.SILENT_AUDIO
-    needs = [d.needs.frames for d in ready if d.needs.frames]
-    if not needs or len(needs) < len(ready):
-        return None
-    return _unseen([(need, clip.view(need)) for need in needs])
+    unseen = {_unseen([(need, clip.view(need)) for need in d.needs.views]) for d in ready}
+    order = (SkipCode.TOO_FEW_FRAMES, SkipCode.FACE_TOO_SMALL, SkipCode.NO_FACE)
+    return None if None in unseen else next((code for code in order if code in unseen), None)
 
 
 def _unseen(views: Sequence[tuple[FrameNeed, View]]) -> SkipCode | None:
-    if all(need.view == "face" for need, _ in views):
-        boxes = np.concatenate([view.boxes for _, view in views])
-        if len(boxes) == 0:
-            return SkipCode.NO_FACE
-        sides = np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
-        return SkipCode.FACE_TOO_SMALL if sides.max() < SMALLEST_FACE_PX else None
-    return None if any(len(view) for _, view in views) else SkipCode.TOO_FEW_FRAMES
+    """Why a detector that needs all these views has nothing to look at; None if it may have, or looks at nothing."""
+    for need, view in views:
+        if len(view) == 0:
+            return SkipCode.TOO_FEW_FRAMES if need.view == "frame" else SkipCode.NO_FACE
+        sides = np.minimum(view.boxes[:, 2] - view.boxes[:, 0], view.boxes[:, 3] - view.boxes[:, 1])
+        if need.view != "frame" and sides.max() < SMALLEST_FACE_PX:
+            return SkipCode.FACE_TOO_SMALL
+    return None
 
 
 def _level_dbfs(wave: NDArray[np.int16]) -> float:

@@ -22,7 +22,7 @@ def known_clip(needs: Sequence[Needs]) -> Clip:
     seconds = max([LEAST_SECONDS, *(n.audio.min_seconds for n in needs if n.audio)])
     rates = sorted({n.audio.sample_rate_hz for n in needs if n.audio})
     return Clip(
-        views={n.frames.key: _noise(n.frames, rng) for n in needs if n.frames},
+        views={view.key: _noise(view, rng) for n in needs for view in n.views},
         sounds={rate: Sound.whole(_babble(seconds, rate)) for rate in rates},
         duration_s=seconds,
     )

@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
-import numpy as np
-
 from clipwarden.models.assess import pick_device
 from clipwarden.models.detector import DETECTORS, Detector, detector_class
 from clipwarden.models.faces import FaceDetector
@@ -26,7 +24,6 @@ from clipwarden.shared.errors import ClipwardenError, ConfigError, MediaError, N
 from clipwarden.shared.media.fence import Fence
 from clipwarden.shared.media.limits import MediaLimits
 
-THRESHOLD: Final = 0.5
 NO_AUDIO_TRACK: Final = "no audio track"
 """What the LipFD document's example looks for in the error of a video without sound."""
 
@@ -170,23 +167,12 @@ def _by_frame(detector: Any, clip: Clip, _started: float) -> Result:
     return scores.as_seed_json(clip.duration_s)
 
 
-def _by_window(detector: Detector, clip: Clip, started: float) -> Result:
-    """As the LipFD document has it: the mean over the windows decides."""
-    scores = [window.score for window in detector.assess(clip).windows]
-    average = float(np.mean(scores))
-    predictions = [{"index": i, "score": score, "prediction": _named(score)} for i, score in enumerate(scores)]
-    return {
-        "prediction": _named(average),
-        "confidence": average if average >= THRESHOLD else 1 - average,
-        "processing_time": time.perf_counter() - started,
-        "frames_analyzed": len(scores),
-        "frame_predictions": predictions,
-        "metrics": {"final_average_score": average, "window_scores": scores},
-    }
+def _by_window(detector: Any, clip: Clip, started: float) -> Result:
+    """As the LipFD document has it."""
+    from clipwarden.models.lipsync.lipfd_windows import LipFdScores
 
-
-def _named(score: float) -> str:
-    return "FAKE" if score >= THRESHOLD else "REAL"
+    scores: LipFdScores = detector.examine(clip)
+    return scores.as_seed_json(time.perf_counter() - started)
 
 
 MODELS: Final[dict[str, Known]] = {

@@ -30,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 
 from clipwarden.shared.blobs import BlobStore, bundle_folder
 from clipwarden.shared.clip import Clip, Sound, View
-from clipwarden.shared.contracts import Branch, Contract, MediaProbe, SamplingPlan
+from clipwarden.shared.contracts import Branch, Contract, DetectorOutcome, MediaProbe, SamplingPlan
 from clipwarden.shared.errors import BlobGone, Unavailable
 from clipwarden.shared.ids import new_id
 from clipwarden.shared.packing import LARGE_PX, packed, unpacked
@@ -47,12 +47,17 @@ Item = tuple[str, View | Sound]
 
 
 class BundleFacts(Contract):
-    """Where a bundle comes from: the pipeline it is for, the file, the frames and spans read, and who read them."""
+    """Where a bundle comes from: the pipeline it is for, the file, the frames and spans read, and who read them.
+
+    `found` are the outcomes of detectors that ingest ran itself; `gated`: they spare the others of their branch.
+    """
 
     pipeline: str
     probe: MediaProbe
     plan: SamplingPlan
     versions: dict[str, str]
+    found: tuple[DetectorOutcome, ...] = ()
+    gated: bool = False
 
 
 class PartFile(Contract):
@@ -118,12 +123,13 @@ def read_manifest(blobs: BlobStore, analysis_id: UUID) -> BundleManifest:
         raise BlobGone(f"the bundle's manifest cannot be read: {error}") from error
 
 
-def read_part(blobs: BlobStore, analysis_id: UUID, branch: Branch) -> Clip:
+def read_part(blobs: BlobStore, analysis_id: UUID, branch: Branch, manifest: BundleManifest | None = None) -> Clip:
     """The clip of one branch, its arrays mapped from the parts and copied only where they are written to.
 
-    Raises BlobGone if a part is missing, cut off or not one of ours, so that ingest is done again; or Unavailable.
+    Whoever has read the manifest already passes it on. Raises BlobGone if a part is missing, cut off or not one of
+    ours, so that ingest is done again; or Unavailable.
     """
-    manifest = read_manifest(blobs, analysis_id)
+    manifest = manifest or read_manifest(blobs, analysis_id)
     if branch not in manifest.branches:
         raise BlobGone(f"the bundle was made without {branch}")
     arrays: dict[str, NDArray[Any]] = {}

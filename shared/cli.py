@@ -13,8 +13,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("clipwarden.api.commands:status_main", "read an analysis from a gateway"),
     "up": ("clipwarden.shared.local.up:main", "run the whole system on this machine"),
     "demo": ("clipwarden.shared.local.demo:main", "run the system once on a sample clip, then stop it"),
-    "models": ("clipwarden.models.listing:main", "list the detectors and the state of their weights"),
+    "models": ("clipwarden.models.commands:main", "list the detectors, install and check weights, export networks"),
     "train": ("clipwarden.models.training.cli:main", "train a detector or the fusion heads"),
+    "evaluate": (
+        "clipwarden.models.training.evaluation.cli:main",
+        "measure the installed detectors on labelled files",
+    ),
+    "forge": (
+        "clipwarden.models.training.forge.commands:main",
+        "make a manipulated clip, to see the system react, or a labelled set of them",
+    ),
     "fusion": (
         "clipwarden.workers.replay:main",
         "import and export heads, choose policies, replay stored analyses under another bundle",

@@ -14,6 +14,11 @@ from clipwarden.shared.codes import SkipCode
 from clipwarden.shared.contract import Contract as Contract
 from clipwarden.shared.contract import Digest as Digest
 from clipwarden.shared.contract import Score as Score
+from clipwarden.shared.exhibit import Box as Box
+from clipwarden.shared.exhibit import Curve as Curve
+from clipwarden.shared.exhibit import Exhibit as Exhibit
+from clipwarden.shared.exhibit import ExhibitKind as ExhibitKind
+from clipwarden.shared.exhibit import Look as Look
 from clipwarden.shared.probe import MediaKind as MediaKind
 from clipwarden.shared.probe import MediaProbe as MediaProbe
 
@@ -57,6 +62,13 @@ TERMINAL_STATES = frozenset(
         AnalysisState.DELETED,
     }
 )
+
+
+class Lane(StrEnum):
+    """How urgent an analysis is: what waits in `realtime` is taken first."""
+
+    REALTIME = "realtime"
+    BULK = "bulk"
 
 
 class StageStatus(StrEnum):
@@ -125,6 +137,11 @@ class FrameNeed(Contract):
         return f"{self.view}-{self.size_px}px-{self.kernel}-m{self.margin:g}-{frames}-p{self.people}"
 
 
+Runtime = Literal["torch", "onnxruntime"]
+Dtype = Literal["float32", "bfloat16"]
+"""The type that a network computes in; its last layers may keep to float32."""
+"""What computes a detector's network."""
+
 Span = tuple[FiniteFloat, FiniteFloat]
 """Start and end in seconds from the start of the clip."""
 
@@ -151,10 +168,25 @@ class AudioNeed(Contract):
 
 
 class Needs(Contract):
-    """Everything a detector reads of a clip; ingest prepares exactly the union of these."""
+    """Everything a detector reads of a clip; ingest prepares exactly the union of these.
+
+    A detector that looks at the same moments in several ways names its further views in `more`; it needs them all.
+    """
 
     frames: FrameNeed | None = None
+    more: tuple[FrameNeed, ...] = ()
     audio: AudioNeed | None = None
+
+    @model_validator(mode="after")
+    def _more_than_something(self) -> Self:
+        if self.more and self.frames is None:
+            raise ValueError("further views come after a first one")
+        return self
+
+    @property
+    def views(self) -> tuple[FrameNeed, ...]:
+        """Every view, the first one first."""
+        return (self.frames, *self.more) if self.frames else ()
 
 
 class ManifestDetector(Contract):
@@ -165,8 +197,8 @@ class ManifestDetector(Contract):
     branch: Branch
     state: DetectorState
     weights: Digest | None = None
-    runtime: Literal["torch", "onnxruntime"] = "torch"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    runtime: Runtime = "torch"
+    dtype: Dtype = "float32"
     needs: Needs = Needs()
 
     @model_validator(mode="after")
@@ -232,7 +264,8 @@ class Gap(Contract):
 class Evidence(Contract):
     """One detector's finding. `score` is in [0, 1], 1 = fake, uncalibrated; features are named in the catalogue.
 
-    `facts` are numbers to show beside the score; they enter no verdict.
+    `facts` are numbers to show beside the score; they enter no verdict. `looks` and `curves` are as long as the clip
+    makes them: a stage row holds none, but `exhibits`, the files that do.
     """
 
     score: Score
@@ -240,6 +273,9 @@ class Evidence(Contract):
     windows: tuple[Window, ...] = ()
     gaps: tuple[Gap, ...] = ()
     facts: dict[str, FiniteFloat] = Field(default_factory=dict)
+    looks: tuple[Look, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    exhibits: tuple[Exhibit, ...] = ()
 
 
 class DetectorOutcome(Contract):
@@ -264,7 +300,10 @@ class DetectorOutcome(Contract):
 
 
 class BranchResult(Contract):
-    """What became of one branch; ok exactly if one of its detectors is."""
+    """What became of one branch; ok exactly if one of its detectors is.
+
+    `folder` is where in the blob store the files of its exhibits lie, in one folder for each detector.
+    """
 
     branch: Branch
     status: OutcomeStatus
@@ -272,6 +311,7 @@ class BranchResult(Contract):
     message: str | None = None
     detectors: tuple[DetectorOutcome, ...] = ()
     elapsed_ms: int = Field(default=0, ge=0)
+    folder: str | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -280,6 +320,10 @@ class BranchResult(Contract):
         if (self.status is OutcomeStatus.OK) == (self.code is not None):
             raise ValueError("a branch that is not ok says why, by a code")
         return self
+
+    def as_row(self) -> str:
+        """JSON for a stage row, without what is as it is by default."""
+        return self.model_dump_json(exclude_defaults=True)
 
 
 class Contribution(Contract):
@@ -350,7 +394,10 @@ class StageRow(Contract):
 
 
 class Analysis(Contract):
-    """One clip on its way: the row, its stages and its verdict."""
+    """One clip on its way: the row, its stages and its verdict.
+
+    `policy` and `detectors` are None where the default was asked for; `upload_key` is None once the file is gone.
+    """
 
     id: UUID
     state: AnalysisState
@@ -369,3 +416,11 @@ class Analysis(Contract):
     metadata: dict[str, Any]
     stages: tuple[StageRow, ...]
     verdict: Verdict | None
+    tenant_id: UUID = UUID(int=0)
+    batch_id: UUID | None = None
+    from_cache: bool = False
+    lane: Lane = Lane.REALTIME
+    policy: str | None = None
+    detectors: tuple[str, ...] | None = None
+    source_url: str | None = None
+    upload_key: str | None = None

@@ -7,7 +7,7 @@ the variable's name.
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from clipwarden.shared.errors import ConfigError
@@ -53,6 +53,14 @@ class Settings(BaseSettings):
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="Where detectors run: auto, cpu, cuda or cuda:N",
+    )
+    weights: Path | None = Field(
+        None, description="A weights.toml of your own, its files beside it: what it names adds to the installed weights"
+    )
+    triage: bool = Field(
+        False,
+        description="Whether a clip in which the tiny gate sees nothing suspicious is spared the costlier detectors of"
+        " pictures; needs fitted heads that decide without them",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe level that is logged"
@@ -102,6 +110,11 @@ class Settings(BaseSettings):
         if isinstance(hosts, str):
             values["allowed_hosts"] = tuple(h.strip() for h in hosts.split(",") if h.strip())
         return values
+
+    @field_validator("weights")
+    @classmethod
+    def _from_anywhere(cls, path: Path | None) -> Path | None:
+        return path and path.absolute()  # processes that inherit the setting run in other directories
 
     @model_validator(mode="after")
     def _ordered(self) -> "Settings":

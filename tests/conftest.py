@@ -1,6 +1,10 @@
 """One real Postgres and one real Redis-protocol server for the whole session; a fresh database for each test."""
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +21,13 @@ from clipwarden.shared.store import Store
 
 pytest_plugins = ["tests.media_fixtures", "tests.s3_fixtures"]
 TEMPLATE = "clipwarden_template"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Weights that whoever runs the tests has installed are not under test, here or in a child process."""
+    cache = tempfile.mkdtemp(prefix="clipwarden-tests-")
+    config.add_cleanup(partial(shutil.rmtree, cache))
+    os.environ["XDG_CACHE_HOME"] = cache
 
 
 @pytest.fixture(scope="session")

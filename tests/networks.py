@@ -4,8 +4,11 @@ Statistics of batch norm are those of the sample, and the last layer is scaled s
 network with vanishing activations would agree with anything.
 """
 
+import copy
 import json
+import tomllib
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from functools import cache
 from pathlib import Path
 
@@ -16,15 +19,19 @@ from torch import Tensor, nn
 
 from clipwarden.models.audio.mel import log_mel
 from clipwarden.models.audio.mel_resnet18 import MelNetwork
+from clipwarden.models.audio.speech_stats import Discriminant
+from clipwarden.models.audio.statistics import describe
 from clipwarden.models.backbones.clip import ClipShape
 from clipwarden.models.backbones.efficientnet_lite0 import FrameLite0
 from clipwarden.models.backbones.resnet18 import ResNet18
+from clipwarden.models.backbones.resnet50 import ResNetShape
 from clipwarden.models.backbones.siglip import SiglipShape
 from clipwarden.models.backbones.siglip_lstm import SiglipLstmNetwork, SiglipLstmShape
 from clipwarden.models.backbones.vit import VitClassifier, VitShape
 from clipwarden.models.checkpoint import save_from
 from clipwarden.models.clip.adapters import ClipAdapterNetwork
 from clipwarden.models.lipsync.av_sync_seed import SyncHead
+from clipwarden.models.lipsync.lipfd_network import LipFdNetwork, LipFdShape
 from clipwarden.models.lipsync.towers import SyncNetwork
 from clipwarden.models.visual.frame_efficientnet_b4 import FrameB4Network
 from clipwarden.models.visual.temporal_3dcnn import Temporal3dNetwork
@@ -39,6 +46,7 @@ SPARSE = 1.0
 
 TINY_VIT = VitShape(patch_px=56, width=64, layers=2, heads=4, inner=128)
 TINY_CLIP = ClipShape(patch_px=56, grid=4, width=128, layers=5, inner=256)
+TINY_LIPFD = LipFdShape(ClipShape(56, 4, 128, 2, 256, embedding=64), ResNetShape(8, (1, 1, 1, 1)))
 TINY_SIGLIP = SiglipShape(patch_px=56, patches=16, width=128, layers=2, inner=256)
 
 
@@ -138,6 +146,15 @@ def _mel() -> nn.Module:
     return lively(network, (torch.from_numpy(windows).unsqueeze(1),), network.get_submodule("classifier")[3])
 
 
+def _stats() -> nn.Module:
+    network = Discriminant()
+    numbers = torch.from_numpy(np.stack([describe(speech(3, seed) / np.float32(32768)) for seed in range(4)]))
+    tamed = numbers.sign() * numbers.abs().log1p()
+    network.scaler_mean.copy_(tamed.mean(dim=0))
+    network.scaler_scale.copy_(tamed.std(dim=0) + 1e-3)
+    return lively(network, (numbers,), network.fc)
+
+
 def siglip_lstm(head: int, hidden: int = 32) -> SiglipLstmNetwork:
     """A small network of V1 and V3 (`head` 0) or of V4."""
     torch.manual_seed(head)
@@ -165,6 +182,38 @@ def clip_adapter() -> ClipAdapterNetwork:
     return network
 
 
+def lipfd(raw: bool) -> LipFdNetwork:
+    """Two small networks and the heads over them, in eval mode, for normalised levels or `raw` ones from 0 to 255."""
+    torch.manual_seed(16)
+    network = LipFdNetwork(TINY_LIPFD)
+    pictures, crops = (_seen(size_px, count)[0] for size_px, count in ((560, 4), (96, 60)))
+    if raw:
+        pictures, crops = ((levels + 2) * 64 for levels in (pictures, crops))
+        network.conv1.weight.data /= 64
+    with torch.no_grad():
+        for parameter in network.encoder.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    sample = pictures.repeat(1, 1, 2, 2), crops.view(4, 5, 3, 3, 96, 96)
+    lively(network, sample, network.backbone.fc)
+    return network
+
+
+@torch.no_grad()
+def telling(network: LipFdNetwork, windows: tuple[Tensor, Tensor]) -> LipFdNetwork:
+    """A copy whose last layer reads, as a trained one does, directions in which these windows differ; logits in ±4."""
+    copied, seen = copy.deepcopy(network), []
+    hook = copied.backbone.fc.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    copied(*windows)
+    hook.remove()
+    centred = seen[0] - seen[0].mean(dim=0)
+    head = centred.T @ torch.randn(len(centred), generator=torch.Generator().manual_seed(2))
+    head *= SPAN / (centred @ head).abs().max()
+    copied.backbone.fc.weight.copy_(head)
+    copied.backbone.fc.bias.copy_(-seen[0].mean(dim=0) @ head)
+    return copied
+
+
 def av_sync() -> SyncNetwork:
     """The two towers at full size, in eval mode; their logits need no scaling."""
     torch.manual_seed(15)
@@ -189,12 +238,20 @@ _MAKERS: dict[str, Callable[[], nn.Module]] = {
     "temporal_bilstm": _bilstm,
     "temporal_3dcnn": _3dcnn,
     "mel_resnet18": _mel,
+    "speech_stats": _stats,
     "siglip_lstm": lambda: siglip_lstm(head=24),
     "clip_adapter": clip_adapter,
+    "lipfd": lambda: lipfd(raw=True),
+    "lipfd_fixed": lambda: lipfd(raw=False),
     "av_sync": av_sync,
     "av_sync_seed": _av_sync_seed,
 }
-OPTIONS = {"tiny_gate": {"front": "npr", "scaling": "imagenet"}, "temporal_bilstm": {"backbone": "frame_resnet18"}}
+OPTIONS = {
+    "tiny_gate": {"front": "npr", "scaling": "imagenet"},
+    "temporal_bilstm": {"backbone": "frame_resnet18"},
+    "lipfd": {"profile": "original"},
+    "lipfd_fixed": {"profile": "fixed"},
+}
 
 
 def write_weights(name: str, folder: Path) -> WeightFile:
@@ -202,7 +259,8 @@ def write_weights(name: str, folder: Path) -> WeightFile:
     path = folder / name / "model.safetensors"
     path.parent.mkdir(exist_ok=True)
     backbone = write_weights(OPTIONS[name]["backbone"], folder) if "backbone" in OPTIONS.get(name, {}) else None
-    save_from(made(name), path, {"backbone": backbone.digest} if backbone else {})
+    profile = {key: value for key, value in OPTIONS.get(name, {}).items() if key == "profile"}
+    save_from(made(name), path, {"backbone": backbone.digest} if backbone else profile)
     if name == "frame_vit":
         write_vit_config(path.parent / "config.json")
     return WeightFile(path, file_digest(path), OPTIONS.get(name, {}), backbone)
@@ -222,3 +280,25 @@ def write_vit_config(path: Path, **changed: object) -> None:
         "layer_norm_eps": 1e-12,
     }
     path.write_text(json.dumps({**facts, **changed}), "utf-8")
+
+
+def write_manifest(path: Path, names: AbstractSet[str]) -> Path:
+    """A weights.toml that brings these detectors and their backbones, the files beside it; those there are used."""
+    wanted = {*names, *(OPTIONS[name]["backbone"] for name in names if "backbone" in OPTIONS.get(name, {}))}
+    found = {name: _written(name, path.parent) for name in sorted(wanted)}
+    tables = [
+        f'[{name}]\nfile = "{weights.path.relative_to(path.parent)}"\nsha256 = "{weights.digest}"\n'
+        for name, weights in found.items()
+    ]
+    path.write_text("\n".join(tables), "utf-8")
+    return path
+
+
+def digests_of(manifest: Path) -> dict[str, str]:
+    """What `write_manifest` wrote: the digest of each detector's file."""
+    return {name: table["sha256"] for name, table in tomllib.loads(manifest.read_text("utf-8")).items()}
+
+
+def _written(name: str, folder: Path) -> WeightFile:
+    path = folder / name / "model.safetensors"
+    return WeightFile(path, file_digest(path)) if path.exists() else write_weights(name, folder)

@@ -5,10 +5,15 @@ from uuid import UUID
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from clipwarden.models.assess import assess
-from clipwarden.shared.bundle import read_part
+from clipwarden.models.brief import brief
+from clipwarden.models.exhibits import exhibit
+from clipwarden.models.triage import settled
+from clipwarden.shared.bundle import read_manifest, read_part
+from clipwarden.shared.clip import Clip
 from clipwarden.shared.codes import SENTENCES, FailCode
 from clipwarden.shared.contracts import Branch, BranchResult, OutcomeStatus
-from clipwarden.shared.errors import ElsewherePlease, Unavailable
+from clipwarden.shared.errors import ElsewherePlease, StorageFull, Unavailable
+from clipwarden.shared.evidence import drop_evidence, write_evidence
 from clipwarden.shared.logs import logger
 from clipwarden.shared.queue import Task, send
 from clipwarden.shared.store import Granted
@@ -25,23 +30,41 @@ def assess_branch(process: WorkerProcess, branch: Branch, analysis_id: UUID, gra
     if granted.manifest.ready(branch) != tuple(loaded.entry for loaded in process.detectors):
         raise ElsewherePlease(f"the detectors of {branch} here are not those of the analysis's pipeline")
     try:
-        clip = read_part(process.blobs, analysis_id, branch)
+        bundle = read_manifest(process.blobs, analysis_id)
+        clip = read_part(process.blobs, analysis_id, branch, bundle)
     except Unavailable:
         process.blobs.check(process.store.store_id())
         log.warning("bundle is gone, ingest makes it again")
         if process.store.reopen_ingest(analysis_id, branch, granted.token):
             send(process.settings, Task.INGEST, analysis_id)
         raise
+    known = settled(granted.manifest.ready(branch), bundle.found, bundle.gated)
     try:
-        result = assess(branch, clip, process.detectors, passing=(SoftTimeLimitExceeded,))
+        result = assess(branch, clip, process.detectors, passing=(SoftTimeLimitExceeded,), known=known)
     except SoftTimeLimitExceeded:
         code = FailCode.TIMEOUT
         result = BranchResult(branch=branch, status=OutcomeStatus.FAILED, code=code, message=SENTENCES[code])
     process.weigh(result)
-    settled = process.store.finish_branch(analysis_id, granted.token, result)
+    result = _exhibited(process, analysis_id, granted, clip, result)
+    ours = process.store.finish_branch(analysis_id, granted.token, result)
+    if not ours:
+        drop_evidence(process.blobs, result.folder)
     log.info(
-        "branch settled" if settled else "lease lost, result dropped",
+        "branch settled" if ours else "lease lost, result dropped",
         status=result.status,
         code=result.code,
         elapsed_ms=result.elapsed_ms,
     )
+
+
+def _exhibited(
+    process: WorkerProcess, analysis_id: UUID, granted: Granted, clip: Clip, result: BranchResult
+) -> BranchResult:
+    """The result as its row holds it, its exhibits kept; without any where the time or the room for them ran out."""
+    try:
+        shown = exhibit(clip, result, process.detectors, passing=(SoftTimeLimitExceeded,))
+        folder = write_evidence(process.blobs, analysis_id, result.branch, granted.token, shown.files)
+    except (SoftTimeLimitExceeded, StorageFull) as error:
+        log.warning("nothing to show", reason=str(error) or "time limit")
+        return brief(result)
+    return shown.result.model_copy(update={"folder": folder})

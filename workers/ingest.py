@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from clipwarden.models.pipeline import pipeline_id
 from clipwarden.models.run import Read, part, read_clip
+from clipwarden.models.triage import SPARED, FirstLook, decidable, first_look, gate_of
 from clipwarden.shared.bundle import BundleFacts, versions, write_bundle
 from clipwarden.shared.codes import SENTENCES, FailCode, RejectCode, SkipCode
 from clipwarden.shared.contracts import Branch, MediaProbe, Stage
@@ -61,15 +62,43 @@ def ingest(process: WorkerProcess, analysis_id: UUID, granted: Granted) -> None:
 def _bundle(process: WorkerProcess, analysis_id: UUID, granted: Granted) -> tuple[MediaProbe, dict[Branch, SkipCode]]:
     """Write the bundle for the branches that apply; returns the others with their codes."""
     read = _read(process, granted)
-    clips = {b: part(read.clip, granted.manifest.ready(b)) for b in Branch if b not in read.skipped}
+    look = _first_look(process, granted, read)
+    gated = _spares(process, granted, read, look)
+    skipped = {**(dict.fromkeys(SPARED, SkipCode.GATED) if gated else {}), **read.skipped}
+    clips = {b: part(read.clip, granted.manifest.ready(b)) for b in Branch if b not in skipped}
     facts = BundleFacts(
         pipeline=pipeline_id(granted.manifest),
         probe=read.probe,
         plan=read.plan,
         versions=versions(process.faces.VERSION),
+        found=(look.outcome,) if look else (),
+        gated=gated,
     )
     write_bundle(process.blobs, analysis_id, clips, facts)
-    return read.probe, dict(read.skipped)
+    return read.probe, skipped
+
+
+def _first_look(process: WorkerProcess, granted: Granted, read: Read) -> FirstLook | None:
+    """The gate's word on the clip; None if the pipeline has no gate, or one that is not at hand here."""
+    entry = gate_of(granted.manifest)
+    if entry is None or Branch.VISUAL in read.skipped:
+        return None
+    if process.gate is None or process.gate.entry != entry:
+        log.info("the pipeline's gate is not here, the visual branch runs it")
+        return None
+    return first_look(process.gate, part(read.clip, (entry,)), passing=(SoftTimeLimitExceeded,))
+
+
+def _spares(process: WorkerProcess, granted: Granted, read: Read, look: FirstLook | None) -> bool:
+    """Whether the first look spares the clip the costlier detectors of pictures."""
+    if look is None or not look.cleared or not process.settings.triage:
+        return False
+    bundle, digest = process.fusion
+    listening = () if Branch.AUDIO in read.skipped else granted.manifest.ready(Branch.AUDIO)
+    if digest != granted.manifest.fusion or not decidable(bundle, listening):
+        log.info("cleared by the gate, but no fitted head decides by what would be left: nothing is spared")
+        return False
+    return True
 
 
 def _read(process: WorkerProcess, granted: Granted) -> Read:

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from clipwarden.models.pipeline import local_manifest, pipeline_id
+from clipwarden.models.weights import bring
 from clipwarden.shared.contracts import DetectorState
 from clipwarden.shared.settings import load_settings
 from clipwarden.shared.store import Store
@@ -15,6 +16,7 @@ def main(argv: Sequence[str]) -> int:
     parser.parse_args(argv)
     settings = load_settings()
     settings.need("database_url")
+    bring(settings.weights)
     manifest = local_manifest()
     name = pipeline_id(manifest)
     store = Store(settings.database_url, pool_size=1)

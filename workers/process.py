@@ -9,10 +9,12 @@ from functools import cached_property
 from typing import NoReturn
 
 from clipwarden.models.assess import Loaded, load, pick_device
+from clipwarden.models.catalogue import GATE
 from clipwarden.models.faces import FaceDetector
 from clipwarden.models.fusion.bundle import FusionBundle, bundle_path, read_bundle
-from clipwarden.models.pipeline import local_detectors
+from clipwarden.models.pipeline import local_detector, local_detectors
 from clipwarden.models.selftest import self_test
+from clipwarden.models.weights import bring
 from clipwarden.shared.blobs import BlobStore, open_blobs
 from clipwarden.shared.contracts import Branch, BranchResult, OutcomeStatus
 from clipwarden.shared.errors import ClipwardenError
@@ -35,6 +37,7 @@ class WorkerProcess:
     settings: Settings
     queue: Queue
     detectors: tuple[Loaded, ...] = field(default=(), init=False)
+    gate: Loaded | None = field(default=None, init=False)
     failures: int = field(default=0, init=False)
 
     @cached_property
@@ -74,8 +77,11 @@ class WorkerProcess:
     def warm(self) -> None:
         """Check the blob store, load what the queue's tasks need. Raises WorkerFault, ConfigError or Unavailable."""
         self.blobs.check(self.store.store_id())
+        bring(self.settings.weights)
         if self.queue is Queue.INGEST:
             _ = self.faces, self.fence
+            gate = local_detector(GATE)
+            self.gate = load(gate, "cpu") if gate else None
         elif self.queue is Queue.FUSION:
             _ = self.fusion
         else:

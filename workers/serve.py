@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from clipwarden.shared.queue import Queue
 from clipwarden.shared.settings import PREFIX, load_settings
@@ -18,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
     settings.need("redis_url", "database_url")
     os.environ[f"{PREFIX}WORKER_QUEUE"] = queue  # the pool's spawned process reads its settings anew
     os.environ["REMAP_SIGTERM"] = "SIGQUIT"  # SIGTERM then gives the running task the soft-shutdown time
-    _check_weights(queue)
+    _check_weights(queue, settings.weights)
 
     from clipwarden.workers.app import app
 
@@ -37,12 +38,13 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _check_weights(queue: str) -> None:
+def _check_weights(queue: str, brought: Path | None) -> None:
     """Refuse to start with changed weights, before the models' libraries are loaded."""
     from clipwarden.models.fusion.bundle import bundle_path, read_bundle
-    from clipwarden.models.weights import state_of, verified, weights_table
+    from clipwarden.models.weights import bring, state_of, verified, weights_table
     from clipwarden.shared.contracts import DetectorState
 
+    bring(brought)
     if queue == Queue.FUSION:
         read_bundle(bundle_path())
     for name, entry in weights_table().items():

@@ -144,7 +144,7 @@ class ClipTower(nn.Module):
         """The class token and the patches, with their places, before the first layer, (N, 1 + patches, width)."""
         patches = self.conv1(pictures)
         places = self._positions(*patches.shape[2:])
-        first = self.class_embedding.expand(len(pictures), 1, -1)
+        first = self.class_embedding.expand(pictures.shape[0], 1, -1)
         return cast("Tensor", self.ln_pre(torch.cat([first, patches.flatten(2).transpose(1, 2)], dim=1) + places))
 
     def pooled(self, tokens: Tensor) -> Tensor:

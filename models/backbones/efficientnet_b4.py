@@ -22,6 +22,8 @@ STAGES: Final = (
 STEM: Final = 48
 EMBEDDING: Final = 1792
 SQUEEZE: Final = 4  # of the block's input channels one in four
+IN_FLOAT32: Final = ("conv_stem", "conv_reduce", "conv_expand")
+"""What computes in float32 beside bfloat16: cheap layers whose errors all others would carry on."""
 
 
 class SqueezeExcite(nn.Module):
@@ -33,8 +35,21 @@ class SqueezeExcite(nn.Module):
         self.conv_expand = nn.Conv2d(squeezed, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        means = x.mean(dim=(2, 3), keepdim=True)
-        return x * torch.sigmoid(self.conv_expand(nn.functional.silu(self.conv_reduce(means))))
+        means = _means(x).to(self.conv_reduce.weight.dtype)
+        squeezed = _silu(nn.functional.linear(means, self.conv_reduce.weight.flatten(1), self.conv_reduce.bias))
+        gates = nn.functional.linear(squeezed, self.conv_expand.weight.flatten(1), self.conv_expand.bias)
+        return x * torch.sigmoid(gates).to(x.dtype)[:, :, None, None]
+
+
+def _means(x: Tensor) -> Tensor:
+    """Channel means (N, C) of (N, C, H, W) by a product of matrices, where `mean` would copy bfloat16 first."""
+    places = x.shape[2] * x.shape[3]
+    return (x.new_ones(1, places) @ x.flatten(2).transpose(1, 2)).squeeze(1).float() / places
+
+
+def _silu(x: Tensor) -> Tensor:
+    """In place where nothing is to be differentiated: large batches would wait for fresh memory."""
+    return nn.functional.silu(x, inplace=not torch.is_grad_enabled())
 
 
 def _depthwise(channels: int, kernel: int, stride: int) -> nn.Conv2d:
@@ -54,7 +69,7 @@ class Separable(nn.Module):
         self._adds = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.se(nn.functional.silu(self.bn1(self.conv_dw(x))))
+        y = self.se(_silu(self.bn1(self.conv_dw(x))))
         y = self.bn2(self.conv_pw(y))
         return cast("Tensor", x + y if self._adds else y)
 
@@ -75,8 +90,8 @@ class Inverted(nn.Module):
         self._adds = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y = nn.functional.silu(self.bn1(self.conv_pw(x)))
-        y = self.se(nn.functional.silu(self.bn2(self.conv_dw(y))))
+        y = _silu(self.bn1(self.conv_pw(x)))
+        y = self.se(_silu(self.bn2(self.conv_dw(y))))
         y = self.bn3(self.conv_pwl(y))
         return cast("Tensor", x + y if self._adds else y)
 
@@ -97,8 +112,9 @@ class EfficientNetB4(nn.Module):
         self.bn2 = nn.BatchNorm2d(EMBEDDING)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        x = self.blocks(nn.functional.silu(self.bn1(self.conv_stem(pictures))))
-        return nn.functional.silu(self.bn2(self.conv_head(x))).mean(dim=(2, 3))
+        x = _silu(self.bn1(self.conv_stem(pictures)))
+        x = self.blocks(x.to(self.conv_head.weight.dtype))
+        return _silu(self.bn2(self.conv_head(x))).mean(dim=(2, 3))
 
 
 def _stage(inputs: int, outputs: int, blocks: int, kernel: int, stride: int, expansion: int) -> nn.Sequential:

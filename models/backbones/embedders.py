@@ -13,8 +13,8 @@ from clipwarden.models.backbones.efficientnet_lite0 import FrameLite0
 from clipwarden.models.backbones.pictures import IMAGENET, PictureInput, infer
 from clipwarden.models.backbones.resnet18 import ResNet18
 from clipwarden.models.checkpoint import load_into
-from clipwarden.models.detector import Dtype
 from clipwarden.models.weights import WeightFile
+from clipwarden.shared.contracts import Dtype
 from clipwarden.shared.errors import WorkerFault
 
 AT_ONCE: Final = 8

@@ -86,7 +86,10 @@ class _Layer(nn.Module):
 
 
 class _Pool(nn.Module):
-    """One learned query looks at all tokens."""
+    """One learned query looks at all tokens.
+
+    PyTorch's module only names the parameters: its own way through copies them for every picture.
+    """
 
     def __init__(self, shape: SiglipShape) -> None:
         super().__init__()
@@ -96,7 +99,10 @@ class _Pool(nn.Module):
         self.mlp = _Mlp(shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        seen, _ = self.attention(self.probe.expand(len(x), -1, -1), x, x, need_weights=False)
+        weight, bias, width = self.attention.in_proj_weight, self.attention.in_proj_bias, self.probe.shape[2]
+        query = nn.functional.linear(self.probe.expand(x.shape[0], -1, -1), weight[:width], bias[:width])
+        key, value = nn.functional.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
+        seen = self.attention.out_proj(attend(query, key, value, self.attention.num_heads))
         return cast("Tensor", (seen + self.mlp(self.layernorm(seen)))[:, 0])
 
 

@@ -70,7 +70,7 @@ class _Embeddings(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         patches = self.patch_embeddings["projection"](pictures).flatten(2).transpose(1, 2)
-        first = self.cls_token.expand(len(pictures), -1, -1)
+        first = self.cls_token.expand(pictures.shape[0], -1, -1)
         return torch.cat([first, patches], dim=1) + self.position_embeddings
 
 

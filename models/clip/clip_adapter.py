@@ -20,11 +20,12 @@ from clipwarden.models.backbones.pictures import PictureInput, in_batches, place
 from clipwarden.models.checkpoint import fit, read_state
 from clipwarden.models.clip.adapters import ADAPTED, FRAMES, ClipAdapterNetwork
 from clipwarden.models.clip.layouts import own_names
-from clipwarden.models.detector import DetectorSpec, Dtype
+from clipwarden.models.detector import DetectorSpec
+from clipwarden.models.sights import looks
 from clipwarden.models.visual.scores import Floats, frames_of, sigmoid, windows
 from clipwarden.models.weights import WeightFile
 from clipwarden.shared.clip import Clip
-from clipwarden.shared.contracts import Branch, Evidence, FrameNeed, Kernel, Needs
+from clipwarden.shared.contracts import Branch, Dtype, Evidence, FrameNeed, Kernel, Needs
 from clipwarden.shared.errors import DetectorError, WorkerFault
 
 LEAST_FRAMES: Final = 4
@@ -104,6 +105,7 @@ class ClipAdapter:
             score=score,
             features={"clip_adapter_prob_fake": score},
             windows=windows(view.times_s, scores.per_frame, clip.duration_s),
+            looks=looks(view, scores.per_frame),
         )
 
     def examine(self, frames: NDArray[np.uint8]) -> ClipScores:

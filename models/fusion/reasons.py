@@ -18,6 +18,7 @@ TEMPLATES: Final[dict[str, str]] = {
     "leans_real": "{detector} ({branch}) leans to real: {log_odds:+.2f} log-odds.",
     "nothing_notable": "No detector leans notably to either side.",
     "between_thresholds": "P(fake) lies between {real:.2f} and {fake:.2f}: evidence this weak is often wrong.",
+    "gate_alone": "Only the first look was weighed, which may clear a clip and never accuses one.",
     "localised": "The suspicion lies in a short part: {spans}; the rest does not lean to fake.",
     "out_of_domain": "{features} lies outside the range of the clips that the fusion was fitted on.",
     "features_refused": "{detector} ({branch}) reported numbers outside their range and was left out.",

@@ -4,11 +4,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from clipwarden.models.catalogue import CATALOGUE
+from clipwarden.models.catalogue import CATALOGUE, GATE
 from clipwarden.models.fusion import reasons
 from clipwarden.models.fusion.bundle import FusionBundle, Head, Thresholds
 from clipwarden.models.fusion.faults import FaultCode, FusionFault
 from clipwarden.models.fusion.ranges import is_localised, merged, stretches
+from clipwarden.shared.codes import SkipCode
 from clipwarden.shared.contracts import (
     Branch,
     BranchResult,
@@ -101,6 +102,8 @@ def _decided(case: Case, head: Head) -> Verdict:
     baseline, contributions = weigh(head, features)
     probability = sigmoid(math.fsum([baseline, *(c.log_odds for c in contributions)]))
     label = _label(thresholds, probability)
+    alone = label is Label.FAKE and _by_the_gate_alone(case.results, contributions)
+    label = Label.INCONCLUSIVE if alone else label
     shares = {c.detector: c.log_odds for c in contributions}
     windows = stretches(head, shares, case.results)
     ranges = merged(windows)
@@ -117,7 +120,7 @@ def _decided(case: Case, head: Head) -> Verdict:
         contributions=contributions,
         reasons=(
             *reasons.leanings(contributions),
-            *reasons.caution(label, thresholds.real, thresholds.fake),
+            *((reasons.reason("gate_alone"),) if alone else reasons.caution(label, thresholds.real, thresholds.fake)),
             *((reasons.place(ranges),) if localised else ()),
             *reasons.named("out_of_domain", strange),
             *reasons.named("not_weighed", sorted(_detectors(features) - shares.keys())),
@@ -154,6 +157,12 @@ def _label(thresholds: Thresholds, probability: float) -> Label:
     if probability >= thresholds.fake:
         return Label.FAKE
     return Label.REAL if probability <= thresholds.real else Label.INCONCLUSIVE
+
+
+def _by_the_gate_alone(results: Sequence[BranchResult], contributions: Sequence[Contribution]) -> bool:
+    """Whether the gate spared the clip all else that would have been weighed: it may clear, and never accuse."""
+    codes = {code for r in results for code in (r.code, *(d.code for d in r.detectors))}
+    return SkipCode.GATED in codes and {c.detector for c in contributions} == {GATE}
 
 
 def _coverage(manifest: Manifest, results: Sequence[BranchResult]) -> tuple[float, bool]:

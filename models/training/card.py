@@ -74,6 +74,39 @@ systems and new sources only: the honest part.""",
 - A clip can be a video forgery with genuine sound, or the reverse: this score speaks of the sound alone.
 - Above 4.8 kHz it is deaf by construction.""",
     ),
+    "speech_stats": Facts(
+        title="Speech statistics",
+        summary="""Judges speech by 3,444 hand-made numbers and one linear discriminant of 3,445 parameters: how phases
+agree from frame to frame and from line to line, in 16 bands and at three frame sizes; envelopes of bands by the
+millisecond and how bands follow each other; slow and fast modulation; bicoherence; linear-frequency cepstra; flatness.
+Up to two minutes of 16 kHz mono in windows of 8 s, each 4 s after the one before; a longer clip gives ten stretches of
+12 s from its first to its last second. Windows below -60 dBFS and windows with less than 10 % speech (by silero-vad,
+MIT) are left out and named. The score is the logistic of the mean logit. No number depends on the level of the sound;
+heavy-tailed numbers enter as sign * log(1 + size), standardised and clamped at six standard deviations. Features and
+weights are our own.""",
+        data="""Read and spontaneous speech in several languages, against vocoder copies, classical and neural
+text-to-speech and voice conversion of 64 systems. Part of it states no licence; the weights hold no recording.""",
+        recipe="""A linear discriminant whose scatter within labels is shrunk towards a sphere. Utterances weigh
+1/sqrt(n) of their system or source, both labels equally. Each utterance also in two copies through random channels
+(MP3, AAC, Opus, noise, lost bandwidth, a room), alike for both labels. The logits are scaled to the least out-of-fold
+log-loss. Nothing is random but the channels.
+
+The shrinkage was chosen on the folds of the figures below, which flatters them a little. EER over all and on the
+modern part by what was tried, with two copies: shrinkage 0.1 0.280 and 0.361, 0.2 0.262 and 0.338, 0.35 0.252 and
+0.323, 0.5 0.244 and 0.316, 0.65 0.230 and 0.311, 0.8 0.244 and 0.331, 0.9 0.275 and 0.338; chosen anew for each fold
+on the four others (0.65, 0.5, 0.8, 0.9, 0.65) 0.257 and 0.397, in part because the scales of such folds differ. With
+shrinkage 0.5 and no copies 0.247 and 0.331. With one copy: 600 principal components and shrinkage 0.2 0.247 and 0.338,
+a kernel machine on them 0.250 and 0.323, the sum of both 0.247 and 0.323: no gain for a thousand times the weights.""",
+        protocol="""Five folds; a fold tests bona fide speech of its sources and spoofed speech of its families of
+synthesis, and nothing of either is trained on. One score per utterance, without channel copies. "Modern" are recent
+systems and new sources only: the honest part.""",
+        failures="""- Systems and sources unlike the training ones are missed often; read the modern figures first.
+- Noise, lossy codecs, a room and lost bandwidth cost accuracy: with shrinkage 0.5 the EER over all rises from 0.244 to
+  0.291, on the modern part from 0.316 to 0.344, over copies that went through one random channel each.
+- Judges speech. Music, sound effects and singing are not in its training data. Where no speech is heard nothing is
+  judged, but singing and speech over loud music may pass for speech and were not tested.
+- A clip can be a video forgery with genuine sound, or the reverse: this score speaks of the sound alone.""",
+    ),
 }
 
 

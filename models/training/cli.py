@@ -16,6 +16,7 @@ Trainer = Callable[[Path, Path, int, int, Progress], RunFolder]
 TRAINERS: dict[str, str] = {
     "forensic_mlp": "clipwarden.models.training.forensic:train_forensic",
     "cqcc_cnn": "clipwarden.models.training.cqcc:train_cqcc",
+    "speech_stats": "clipwarden.models.training.speech_stats:train_speech_stats",
 }
 """Detector → "module:function", imported on use."""
 

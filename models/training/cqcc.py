@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -13,9 +13,9 @@ from rich.progress import Progress
 from clipwarden.models.audio.cqcc_cnn import CqccCnn, frame_windows
 from clipwarden.models.checkpoint import save_from
 from clipwarden.models.training.cqcc_fit import CqccRecipe, Material, fit_cqcc
-from clipwarden.models.training.measure import measures
-from clipwarden.models.training.run_folder import RunFolder, ScoreRow, licence_counts, read_table
+from clipwarden.models.training.run_folder import RunFolder, ScoreRow
 from clipwarden.models.training.speech_data import COPIES, FOLDS, CqccCache, Utterance, read_utterances, weights_of
+from clipwarden.models.training.speech_report import label_of, speech_facts, speech_metrics
 from clipwarden.models.training.video_data import read_clips
 from clipwarden.models.training.video_sound import score_sound
 from clipwarden.models.weights import WeightFile, file_digest
@@ -37,14 +37,14 @@ def train_cqcc(data: Path, out: Path, seed: int, jobs: int, progress: Progress) 
             run, f"fold-{fold}", [utterances[k] for k in chosen], [versions[k] for k in chosen], seed, progress
         )
         scores += [
-            ScoreRow(u.path, _label(u), u.group, fold, _logit(network, v[0]), int(u.modern))
+            ScoreRow(u.path, label_of(u), u.group, fold, _logit(network, v[0]), int(u.modern))
             for u, v in zip(utterances, versions, strict=True)
             if u.test_fold == fold
         ]
     final = _network(run, NAME, utterances, versions, seed, progress)
     run.write_scores("scores.csv", scores)
-    run.write_json("metrics.json", _metrics(utterances, scores, seed))
-    run.write_json("data.json", _data_facts(data, utterances))
+    run.write_json("metrics.json", speech_metrics(utterances, scores, seed))
+    run.write_json("data.json", speech_facts(data, utterances))
     clips = [c for c in read_clips(data) if c.audio_label != "none"]
     sounds = score_sound(data, clips, final, jobs)
     run.write_scores("scores_video.csv", progress.track(sounds, total=len(clips), description="sound of clips"))
@@ -84,38 +84,3 @@ def _network(
 def _logit(detector: CqccCnn, rows: NDArray[np.float32]) -> float:
     """Mean logit over the windows, as in use; the corpus is speech, so none is left out."""
     return float(np.mean(detector.predict_windows(rows, frame_windows(rows.shape[1] - 1))))
-
-
-def _data_facts(data: Path, utterances: Sequence[Utterance]) -> dict[str, Any]:
-    fake = sum(u.fake for u in utterances)
-    licences = licence_counts(read_table(data / "audio/manifest.csv", ("licence",)))
-    return {"fake": fake, "real": len(utterances) - fake, "licences": licences}
-
-
-def _label(utterance: Utterance) -> str:
-    return "fake" if utterance.fake else "real"
-
-
-def _metrics(utterances: Sequence[Utterance], scores: Sequence[ScoreRow], seed: int) -> dict[str, Any]:
-    score = {row.path: row.score_logit for row in scores}
-
-    def part(chosen: Sequence[Utterance]) -> dict[str, Any]:
-        fake, values = np.array([u.fake for u in chosen]), np.array([score[u.path] for u in chosen])
-        return measures(fake, values, [u.group for u in chosen], seed).model_dump()
-
-    real = [u for u in utterances if not u.fake]
-    families = sorted({u.family for u in utterances if u.fake})
-    channels = sorted({u.channel for u in real})
-    return {
-        "all": part(utterances),
-        "modern": part([u for u in utterances if u.modern]),
-        "folds": {k: part([u for u in utterances if u.test_fold == k]) for k in range(FOLDS)},
-        "families": {f: part([*real, *(u for u in utterances if u.family == f)]) for f in families},
-        "channels": {c: _channel_means(utterances, score, c) for c in channels},
-    }
-
-
-def _channel_means(utterances: Sequence[Utterance], score: dict[str, float], channel: str) -> dict[str, float | int]:
-    """What a bona fide channel does to the score: a channel far from 0 is mistaken for forgery or for truth."""
-    values = [score[u.path] for u in utterances if not u.fake and u.channel == channel]
-    return {"real": len(values), "mean_logit": float(np.mean(values)), "spread": float(np.std(values))}

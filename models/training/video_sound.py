@@ -5,18 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from clipwarden.models.audio.cqcc_cnn import CqccCnn
+from clipwarden.models.detector import Detector
 from clipwarden.models.training.run_folder import ScoreRow
 from clipwarden.models.training.video_data import VideoClip, prepared
 from clipwarden.shared.errors import NotApplicable
 
 
-def score_sound(data: Path, clips: Sequence[VideoClip], detector: CqccCnn, threads: int) -> Iterator[ScoreRow]:
+def score_sound(data: Path, clips: Sequence[VideoClip], detector: Detector, threads: int) -> Iterator[ScoreRow]:
     """One row per clip with audible sound; its label is what the data says of the sound: bonafide or unknown.
 
     The speech corpus and the video corpus share no recording, so every score is out of sample.
     """
-    for clip, content in prepared(data, clips, CqccCnn.spec, threads):
+    for clip, content in prepared(data, clips, detector.spec, threads):
         try:
             score = detector.assess(content).score
         except NotApplicable:

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from clipwarden.models.backbones.efficientnet_b4 import EMBEDDING, EfficientNetB4
+from clipwarden.models.backbones.efficientnet_b4 import EMBEDDING, IN_FLOAT32, EfficientNetB4
 from clipwarden.models.backbones.pictures import IMAGENET, PictureInput, infer
 from clipwarden.models.checkpoint import fit, read_state
-from clipwarden.models.detector import DetectorSpec, Dtype
+from clipwarden.models.detector import DetectorSpec
 from clipwarden.models.visual.scores import faces_of, per_picture
 from clipwarden.models.weights import WeightFile
 from clipwarden.shared.clip import Clip
-from clipwarden.shared.contracts import Branch, Evidence, FrameNeed, Kernel, Needs
+from clipwarden.shared.contracts import Branch, Dtype, Evidence, FrameNeed, Kernel, Needs
 
 NEED: Final = FrameNeed(view="face", count=16, size_px=224, margin=0.3, kernel=Kernel.CV2_LINEAR)
 INPUT: Final = PictureInput(224, *IMAGENET)
@@ -64,7 +64,7 @@ class FrameEfficientNetB4:
         state = read_state(weights)
         first = state.get("classifier.1.weight")
         network = FrameB4Network(HIDDEN if first is None else len(first))
-        fit(network, state, weights.path.name, device, dtype, keep=("classifier",))
+        fit(network, state, weights.path.name, device, dtype, keep=("classifier", *IN_FLOAT32))
         return cls(network)
 
     def assess(self, clip: Clip) -> Evidence:

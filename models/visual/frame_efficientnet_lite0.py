@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from clipwarden.models.backbones.efficientnet_lite0 import IN_FLOAT32, INPUT, FrameLite0
 from clipwarden.models.backbones.pictures import infer
 from clipwarden.models.checkpoint import load_into
-from clipwarden.models.detector import DetectorSpec, Dtype
+from clipwarden.models.detector import DetectorSpec
 from clipwarden.models.visual.scores import faces_of, per_picture
 from clipwarden.models.weights import WeightFile
 from clipwarden.shared.clip import Clip
-from clipwarden.shared.contracts import Branch, Evidence, FrameNeed, Kernel, Needs
+from clipwarden.shared.contracts import Branch, Dtype, Evidence, FrameNeed, Kernel, Needs
 
 NEED: Final = FrameNeed(view="face", count=16, size_px=224, margin=0.3, kernel=Kernel.PIL_BILINEAR)
-AT_ONCE: Final = 8
+AT_ONCE: Final = 4
 
 
 class FrameEfficientNetLite0:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from clipwarden.models.backbones.pictures import IMAGENET, PictureInput, infer
 from clipwarden.models.backbones.resnet18 import ResNet18
 from clipwarden.models.checkpoint import load_into
-from clipwarden.models.detector import DetectorSpec, Dtype
+from clipwarden.models.detector import DetectorSpec
 from clipwarden.models.visual.scores import faces_of, per_picture
 from clipwarden.models.weights import WeightFile
 from clipwarden.shared.clip import Clip
-from clipwarden.shared.contracts import Branch, Evidence, FrameNeed, Kernel, Needs
+from clipwarden.shared.contracts import Branch, Dtype, Evidence, FrameNeed, Kernel, Needs
 
 NEED: Final = FrameNeed(view="face", count=16, size_px=224, margin=0.3, kernel=Kernel.PIL_BILINEAR)
 INPUT: Final = PictureInput(224, *IMAGENET)

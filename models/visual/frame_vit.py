@@ -16,11 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from clipwarden.models.backbones.pictures import HALVES, PictureInput, infer
 from clipwarden.models.backbones.vit import VitClassifier, VitShape
 from clipwarden.models.checkpoint import load_into
-from clipwarden.models.detector import DetectorSpec, Dtype
+from clipwarden.models.detector import DetectorSpec
 from clipwarden.models.visual.scores import faces_of, per_picture
 from clipwarden.models.weights import WeightFile
 from clipwarden.shared.clip import Clip
-from clipwarden.shared.contracts import Branch, Evidence, FrameNeed, Kernel, Needs
+from clipwarden.shared.contracts import Branch, Dtype, Evidence, FrameNeed, Kernel, Needs
 from clipwarden.shared.errors import WorkerFault
 
 NEED: Final = FrameNeed(view="face", count=16, size_px=224, margin=0.3, kernel=Kernel.PIL_BILINEAR)

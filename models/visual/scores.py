@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from clipwarden.models.sights import looks
 from clipwarden.shared.clip import View
 from clipwarden.shared.codes import SkipCode
 from clipwarden.shared.contracts import Evidence, Window
@@ -57,6 +58,7 @@ def per_picture(prefix: str, logits: Floats, view: View, duration_s: float, **co
         score=float(sigmoid(logits.mean())),
         features={**statistics(prefix, probabilities), **counts},
         windows=windows(view.times_s, probabilities, duration_s),
+        looks=looks(view, probabilities),
     )
 
 

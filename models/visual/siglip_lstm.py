@@ -19,11 +19,12 @@ from torch import Tensor
 from clipwarden.models.backbones.pictures import HALVES, PictureInput, in_batches, infer, placed
 from clipwarden.models.backbones.siglip_lstm import SiglipLstmNetwork, SiglipLstmShape
 from clipwarden.models.checkpoint import fit, read_state
-from clipwarden.models.detector import DetectorSpec, Dtype
+from clipwarden.models.detector import DetectorSpec
+from clipwarden.models.sights import looks
 from clipwarden.models.visual.scores import Floats, frames_of, sigmoid, windows
 from clipwarden.models.weights import WeightFile
 from clipwarden.shared.clip import Clip
-from clipwarden.shared.contracts import Branch, Evidence, FrameNeed, Kernel, Needs
+from clipwarden.shared.contracts import Branch, Curve, Dtype, Evidence, FrameNeed, Kernel, Needs
 from clipwarden.shared.errors import DetectorError, WorkerFault
 
 FRAMES: Final = 120
@@ -33,7 +34,7 @@ INPUT: Final = PictureInput(224, *HALVES)
 SMOOTHING: Final = 10  # frames
 FRAMES_PER_WINDOW: Final = 5
 FRAMES_AT_ONCE: Final = 4
-SEQUENCES_AT_ONCE: Final = 8
+SEQUENCES_AT_ONCE: Final = 32
 THRESHOLD: Final = 0.5
 
 Version = Literal["V1", "V3", "V4"]
@@ -128,6 +129,9 @@ class SiglipLstm:
             score=scores.probability,
             features={"siglip_lstm_prob_fake": scores.probability},
             windows=windows(times_s, grouped, max(clip.duration_s, float(view.times_s[-1]))),
+            facts={"score_variance": scores.score_variance, "consistency_score": scores.consistency_score},
+            looks=looks(view, scores.per_frame),
+            curves=(Curve(name="rolling", axis="time_s", x=view.times_s.tolist(), y=scores.rolling.tolist()),),
         )
 
     def examine(self, frames: NDArray[np.uint8]) -> SequenceScores:

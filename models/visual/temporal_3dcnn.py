@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from clipwarden.models.backbones.pictures import IMAGENET, PictureInput, in_batches, placed
 from clipwarden.models.checkpoint import load_into
-from clipwarden.models.detector import DetectorSpec, Dtype
+from clipwarden.models.detector import DetectorSpec
 from clipwarden.models.visual.scores import frames_of, sigmoid
 from clipwarden.models.weights import WeightFile
 from clipwarden.shared.clip import Clip
-from clipwarden.shared.contracts import Branch, Evidence, FrameNeed, Kernel, Needs, Window
+from clipwarden.shared.contracts import Branch, Dtype, Evidence, FrameNeed, Kernel, Needs, Window
 from clipwarden.shared.errors import DetectorError
 
 FRAMES: Final = 16

@@ -16,11 +16,12 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_se
 
 from clipwarden.models.backbones.embedders import FrameEmbedder
 from clipwarden.models.checkpoint import facts_of, fit, read_state
-from clipwarden.models.detector import DetectorSpec, Dtype
+from clipwarden.models.detector import DetectorSpec
+from clipwarden.models.sights import looks
 from clipwarden.models.visual.scores import faces_of, sigmoid, windows
 from clipwarden.models.weights import WeightFile
 from clipwarden.shared.clip import Clip
-from clipwarden.shared.contracts import Branch, Evidence, FrameNeed, Kernel, Needs
+from clipwarden.shared.contracts import Branch, Dtype, Evidence, FrameNeed, Kernel, Needs
 from clipwarden.shared.errors import DetectorError, WorkerFault
 
 NEED: Final = FrameNeed(view="face", count=32, size_px=224, margin=0.3, kernel=Kernel.PIL_BILINEAR)
@@ -78,11 +79,12 @@ class TemporalBiLstm:
         """Judge the faces. Raises NotApplicable with fewer than four that are large enough."""
         view = faces_of(clip.view(NEED), LEAST_FRAMES)
         logits = self.steps([view.images])[0]
-        score = float(sigmoid(logits.mean()))
+        score, by_step = float(sigmoid(logits.mean())), sigmoid(logits)
         return Evidence(
             score=score,
             features={"temporal_prob_fake": score},
-            windows=windows(view.times_s, sigmoid(logits), clip.duration_s),
+            windows=windows(view.times_s, by_step, clip.duration_s),
+            looks=looks(view, by_step),
         )
 
     def predict(self, batch: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:

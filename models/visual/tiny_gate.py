@@ -7,7 +7,7 @@ original in pooling over any shape. Which filter a file was trained behind is no
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal, Self, cast, get_args
 
@@ -18,17 +18,19 @@ from torch import Tensor, nn
 
 from clipwarden.models.backbones.pictures import IMAGENET, PictureInput, in_batches, placed
 from clipwarden.models.checkpoint import load_into
-from clipwarden.models.detector import DetectorSpec, Dtype
+from clipwarden.models.detector import DetectorSpec
+from clipwarden.models.sights import Picture, looks, shown, worst
 from clipwarden.models.visual.scores import faces_of, sigmoid, statistics, windows
 from clipwarden.models.weights import WeightFile
 from clipwarden.shared.clip import Clip
-from clipwarden.shared.contracts import Branch, Evidence, FrameNeed, Kernel, Needs
+from clipwarden.shared.contracts import Branch, Dtype, Evidence, ExhibitKind, FrameNeed, Kernel, Needs
 from clipwarden.shared.errors import WorkerFault
 
 NEED: Final = FrameNeed(view="face", count=16, size_px=256, margin=0.3, kernel=Kernel.PIL_BILINEAR)
 GRID: Final = 3
 AT_ONCE: Final = 8
 WIDTH: Final = 8
+HIGHEST_PATCH: Final = "highest_patch"
 
 Front = Literal["raw", "npr", "right_diag", "left_diag", "x_grad", "y_grad"]
 Scaling = Literal["imagenet", "unit"]
@@ -140,7 +142,10 @@ class TinyGate:
         return cls(network, GateOptions.of(weights.options))
 
     def assess(self, clip: Clip) -> Evidence:
-        """Judge the faces; a face's P(fake) is the mean over its patches. Raises NotApplicable without one."""
+        """Judge the faces; a face's P(fake) is the mean over its patches. Raises NotApplicable without one.
+
+        The fact `highest_patch` is the largest P(fake) of all patches.
+        """
         view = faces_of(clip.view(NEED))
         patches = self.patches(self.maps(view.images))
         per_face = patches.mean(axis=1)
@@ -149,7 +154,22 @@ class TinyGate:
             score=float(per_face.mean()),
             features={**statistics("tiny", per_face), **counts},
             windows=windows(view.times_s, per_face, clip.duration_s),
+            facts={HIGHEST_PATCH: float(patches.max())},
+            looks=looks(view, per_face),
         )
+
+    def cleared(self, evidence: Evidence) -> bool:
+        """Whether evidence of this detector says of a clip what `clears` says of its pictures."""
+        return evidence.facts[HIGHEST_PATCH] < self._options.clear_below
+
+    def pictures(self, clip: Clip, evidence: Evidence) -> Sequence[Picture]:
+        """Heat maps of P(fake) by place (126, 126) of the most suspicious faces; one covers its whole crop."""
+        view = clip.view(NEED)
+        rows = worst(view, evidence.looks)
+        if not rows:
+            return ()
+        heat = np.rint(255 * sigmoid(self.maps(view.images[rows]))).astype(np.uint8)
+        return [shown(ExhibitKind.HEATMAP, h, view, row, NEED) for h, row in zip(heat, rows, strict=True)]
 
     def clears(self, pictures: NDArray[np.uint8]) -> bool:
         """Whether every patch of every picture is confidently real, so that costlier detectors may be spared."""

@@ -1,22 +1,33 @@
-"""The blob store: uploads and bundles, in a directory or in a bucket that speaks S3.
+"""The blob store: uploads, bundles and evidence, in a directory or in a bucket that speaks S3.
 
 It holds a random store id that Postgres holds too, so that a process with the wrong volume mounted, another bucket,
 or none, refuses to start instead of losing files.
 """
 
 from clipwarden.shared.blobs.local import LocalBlobs
-from clipwarden.shared.blobs.store import BUNDLES, PARTIAL, UPLOADS, BlobStore, BlobWriter, bundle_folder
+from clipwarden.shared.blobs.store import (
+    BUNDLES,
+    EVIDENCE,
+    PARTIAL,
+    UPLOADS,
+    BlobStore,
+    BlobWriter,
+    bundle_folder,
+    evidence_folder,
+)
 from clipwarden.shared.errors import ConfigError
 from clipwarden.shared.settings import Settings
 
 __all__ = [
     "BUNDLES",
+    "EVIDENCE",
     "PARTIAL",
     "UPLOADS",
     "BlobStore",
     "BlobWriter",
     "LocalBlobs",
     "bundle_folder",
+    "evidence_folder",
     "open_blobs",
 ]
 

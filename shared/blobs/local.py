@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
-from uuid import UUID
 
-from clipwarden.shared.blobs.store import PARTIAL, STORE_ID, BlobStore, BlobWriter, bundle_folder
+from clipwarden.shared.blobs.store import PARTIAL, STORE_ID, BlobStore, BlobWriter
 from clipwarden.shared.errors import BlobGone, StorageFull, Unavailable
 from clipwarden.shared.ids import new_id
 
@@ -120,8 +119,9 @@ class LocalBlobs(BlobStore):
         with translated("delete"):
             self.path(key).unlink(missing_ok=True)
 
-    def delete_bundle(self, analysis_id: UUID) -> None:
-        shutil.rmtree(self.path(bundle_folder(analysis_id)), ignore_errors=True)
+    def delete_folder(self, folder: str) -> None:
+        with translated("delete"), suppress(FileNotFoundError):
+            shutil.rmtree(self.path(folder))
 
     def older_than(self, folder: str, age_s: float) -> list[str]:
         before = time.time() - age_s

@@ -15,14 +15,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from queue import Full, Queue
 from typing import TYPE_CHECKING, Final
-from uuid import UUID
 
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from clipwarden.shared.blobs.cache import BlobCache, Source
-from clipwarden.shared.blobs.store import PARTIAL, STORE_ID, UPLOADS, BlobStore, BlobWriter, bundle_folder
+from clipwarden.shared.blobs.store import PARTIAL, STORE_ID, UPLOADS, BlobStore, BlobWriter
 from clipwarden.shared.errors import BlobGone, ConfigError, StorageFull, Unavailable
 
 if TYPE_CHECKING:
@@ -213,11 +212,9 @@ class S3Blobs(BlobStore):
             obstore.delete(self._store, key)
         self._cache.drop(self._name(key))
 
-    def delete_bundle(self, analysis_id: UUID) -> None:
-        with suppress(Unavailable), _translated("delete a bundle"):
-            keys = [
-                str(each["path"]) for page in obstore.list(self._store, bundle_folder(analysis_id)) for each in page
-            ]
+    def delete_folder(self, folder: str) -> None:
+        with _translated("delete"):
+            keys = [str(each["path"]) for page in obstore.list(self._store, folder) for each in page]
             obstore.delete(self._store, keys)
             for key in keys:
                 self._cache.drop(self._name(key))

@@ -3,22 +3,27 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 from uuid import UUID
 
-from clipwarden.shared.errors import ConfigError
+from clipwarden.shared.errors import ConfigError, Unavailable
 from clipwarden.shared.ids import new_id
 
 STORE_ID: Final = "store-id"
-UPLOADS, PARTIAL, BUNDLES = "uploads", "partial", "bundles"
+UPLOADS, PARTIAL, BUNDLES, EVIDENCE = "uploads", "partial", "bundles", "evidence"
 
 
 def bundle_folder(analysis_id: UUID) -> str:
     """Where the keys of an analysis's bundle begin."""
     return f"{BUNDLES}/{analysis_id}"
+
+
+def evidence_folder(analysis_id: UUID) -> str:
+    """Where the keys of an analysis's evidence begin."""
+    return f"{EVIDENCE}/{analysis_id}"
 
 
 class BlobWriter(ABC):
@@ -65,7 +70,7 @@ class BlobWriter(ABC):
 
 
 class BlobStore(ABC):
-    """Uploads and bundles under keys such as `uploads/…`, shared by the gateway and all workers.
+    """Uploads, bundles and evidence under keys such as `uploads/…`, shared by the gateway and all workers.
 
     Every method blocks, and raises Unavailable while the store does not answer.
     """
@@ -117,9 +122,14 @@ class BlobStore(ABC):
     def delete(self, key: str) -> None:
         """Remove a blob; one that is gone already is no error."""
 
-    @abstractmethod
     def delete_bundle(self, analysis_id: UUID) -> None:
         """Remove an analysis's bundle. What cannot be removed now stays for the sweeper; nothing is raised."""
+        with suppress(Unavailable):
+            self.delete_folder(bundle_folder(analysis_id))
+
+    @abstractmethod
+    def delete_folder(self, folder: str) -> None:
+        """Remove every blob whose key begins with `folder/`; a folder that is gone already is no error."""
 
     @abstractmethod
     def older_than(self, folder: str, age_s: float) -> list[str]:

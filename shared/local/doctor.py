@@ -31,7 +31,8 @@ PURPOSES = {
     "worker": "the detectors",
     "s3": "blobs in a bucket",
     "local": "embedded servers and the sample clip",
-    "train": "training",
+    "train": "training, measuring and forging",
+    "export": "networks as ONNX",
     "ops": "the queue monitor",
     "dev": "tests and checks",
 }

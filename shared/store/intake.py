@@ -1,6 +1,7 @@
 """The gateway's side of the store: the installation, its pipelines, new analyses, and reading them back."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -59,24 +60,23 @@ class Intake(Database):
         with self._transaction() as c:
             c.execute(
                 text("""
-                    INSERT INTO analyses (id, pipeline_id, state, filename, size_bytes, sha256,
-                        upload_key, tag, metadata, deadline_at)
-                    VALUES (:id, :pipeline, 'queued', :filename, :size, :sha256, :upload_key, :tag,
-                        CAST(:metadata AS jsonb), clock_timestamp() + make_interval(secs => :deadline))
+                    INSERT INTO analyses (id, tenant_id, pipeline_id, state, filename, size_bytes, sha256,
+                        upload_key, tag, metadata, lane, policy, detectors, source_url, callback_url, batch_id,
+                        rerun_of, reusable, deadline_at)
+                    VALUES (:id, :tenant_id, :pipeline, 'queued', :filename, :size_bytes, :sha256,
+                        :upload_key, :tag, CAST(:metadata AS jsonb), :lane, :policy, :detectors, :source_url,
+                        :callback_url, :batch_id, :rerun_of, :reusable,
+                        clock_timestamp() + make_interval(secs => :deadline_s))
                 """),
                 {
+                    **{field.name: getattr(new, field.name) for field in fields(new)},
                     "id": analysis_id,
-                    "pipeline": new.pipeline,
-                    "filename": new.filename,
-                    "size": new.size_bytes,
-                    "sha256": new.sha256,
-                    "upload_key": new.upload_key,
-                    "tag": new.tag,
                     "metadata": as_json(dict(new.metadata)),
-                    "deadline": new.deadline_s,
+                    "lane": new.lane.value,
+                    "detectors": None if new.detectors is None else list(new.detectors),
                 },
             )
-            open_stages(c, analysis_id, [Stage.INGEST])
+            open_stages(c, analysis_id, [Stage.FETCH if new.upload_key is None else Stage.INGEST])
         return analysis_id
 
     def mark_sent(self, analysis_id: UUID, stages: Sequence[Stage], resend_after_s: float) -> None:
@@ -92,17 +92,17 @@ class Intake(Database):
                 {"id": analysis_id, "stages": [s.value for s in stages], "after": resend_after_s},
             )
 
-    def analysis(self, analysis_id: UUID) -> Analysis | None:
-        """The whole analysis, None if the id is unknown."""
+    def analysis(self, analysis_id: UUID, tenant_id: UUID | None = None) -> Analysis | None:
+        """The whole analysis, None if the id is unknown, or not this tenant's."""
         with self._transaction() as c:
             row = c.execute(
                 text("""
                     SELECT a.*, v.verdict
                     FROM analyses a
                     LEFT JOIN verdicts v ON v.analysis_id = a.id
-                    WHERE a.id = :id
+                    WHERE a.id = :id AND a.tenant_id = coalesce(:tenant, a.tenant_id)
                 """),
-                {"id": analysis_id},
+                {"id": analysis_id, "tenant": tenant_id},
             ).one_or_none()
             if row is None:
                 return None

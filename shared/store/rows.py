@@ -14,6 +14,7 @@ from clipwarden.shared.contracts import (
     AnalysisState,
     Branch,
     BranchResult,
+    Lane,
     Manifest,
     MediaProbe,
     OutcomeStatus,
@@ -22,6 +23,7 @@ from clipwarden.shared.contracts import (
     StageStatus,
     Verdict,
 )
+from clipwarden.shared.tables import DEFAULT_TENANT
 
 UNSENT_GRACE_S = 5.0
 """How long a fresh row is left to the process that made it, before the sweeper sends it."""
@@ -29,16 +31,28 @@ UNSENT_GRACE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class NewAnalysis:
-    """What the gateway knows of an upload when it hands it over."""
+    """What the gateway knows of an analysis when it hands it over.
+
+    Size, digest and key of a file that is still to be fetched from `source_url` are 0, "" and None.
+    """
 
     filename: str
     size_bytes: int
     sha256: str
-    upload_key: str
+    upload_key: str | None
     pipeline: str
     deadline_s: float
     tag: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    tenant_id: UUID = DEFAULT_TENANT
+    lane: Lane = Lane.REALTIME
+    policy: str | None = None
+    detectors: tuple[str, ...] | None = None
+    source_url: str | None = None
+    callback_url: str | None = None
+    batch_id: UUID | None = None
+    rerun_of: UUID | None = None
+    reusable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +179,7 @@ def end_analysis(c: Connection, analysis_id: UUID, state: AnalysisState, code: s
 def to_analysis(row: Row[Any], stages: Sequence[Row[Any]]) -> Analysis:
     return Analysis(
         id=row.id,
+        tenant_id=row.tenant_id,
         state=row.state,
         pipeline=row.pipeline_id,
         filename=row.filename,
@@ -177,6 +192,13 @@ def to_analysis(row: Row[Any], stages: Sequence[Row[Any]]) -> Analysis:
         started_at=row.started_at,
         finished_at=row.finished_at,
         rerun_of=row.rerun_of,
+        batch_id=row.batch_id,
+        from_cache=row.from_cache,
+        lane=row.lane,
+        policy=row.policy,
+        detectors=None if row.detectors is None else tuple(row.detectors),
+        source_url=row.source_url,
+        upload_key=row.upload_key,
         tag=row.tag,
         metadata=row.metadata,
         stages=tuple(

@@ -178,7 +178,7 @@ class Work(Database):
                 StageStatus(result.status),
                 result.code,
                 result.message,
-                result.model_dump_json(),
+                result.as_row(),
             )
 
     def reopen_ingest(self, analysis_id: UUID, branch: Branch, token: UUID) -> bool:

@@ -3,6 +3,7 @@
 With its own weights; with random ones if none ship.
 """
 
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -10,18 +11,23 @@ import numpy as np
 import pytest
 from skimage import data
 
+from clipwarden.models.audio.cqcc import cqcc
+from clipwarden.models.audio.mel import log_mel
+from clipwarden.models.audio.statistics import describe
 from clipwarden.models.catalogue import CATALOGUE
 from clipwarden.models.detector import DETECTORS, detector_class
+from clipwarden.models.kernels import resize
+from clipwarden.models.visual.forensic_features import forensic_features
 from clipwarden.models.weights import state_of, verified, weights_table
 from clipwarden.shared.clip import Clip, Sound, View
 from clipwarden.shared.contracts import DetectorState, Evidence
-from clipwarden.shared.errors import ClipwardenError, NotApplicable
+from clipwarden.shared.errors import ClipwardenError, DetectorError, NotApplicable
 from tests import networks
 from tests.media import speech
 
 SECONDS = 4.0
 RATE_HZ = 16_000
-LEAST_FRAMES = {"siglip_lstm": 16, "temporal_3dcnn": 8, "av_sync": 100}
+LEAST_FRAMES = {"siglip_lstm": 16, "temporal_3dcnn": 8, "av_sync": 100, "lipfd": 8, "lipfd_fixed": 8}
 JUDGING = [name for name in DETECTORS if name != "av_sync_seed"]
 """All but the one that can only be loaded."""
 
@@ -62,7 +68,11 @@ def _clip(name, images=None, wave=None, face_px=80):
         shown = _images(LEAST_FRAMES.get(name, 4), needs.frames.size_px, 1) if images is None else images
         n = len(shown)
         boxes = np.tile(np.array([[10, 10, 10 + face_px, 10 + face_px]], np.float32), (n, 1))
-        views[needs.frames.key] = View.of(shown, np.linspace(0, SECONDS * (n - 1) / max(n, 1), n), boxes)
+        times_s = np.linspace(0, SECONDS * (n - 1) / max(n, 1), n)
+        for need in needs.views:
+            scaled = np.zeros((n, need.size_px, need.size_px, 3), np.uint8)
+            scaled[:] = [resize(image, need.size_px, need.kernel) for image in shown] if n else 0
+            views[need.key] = View.of(scaled, times_s, boxes)
     sounds = {needs.audio.sample_rate_hz: Sound.whole(wave)} if needs.audio and len(wave) else {}
     return Clip(views=views, sounds=sounds, duration_s=SECONDS)
 
@@ -74,6 +84,7 @@ SIGHTS = {
     "white": lambda size: np.full((3, size, size, 3), 255, np.uint8),
     "random pixels": lambda size: np.random.default_rng(5).integers(0, 256, (3, size, size, 3), dtype=np.uint8),
     "one colour": lambda size: np.full((16, size, size, 3), 130, np.uint8),
+    "grey": lambda size: np.repeat(_images(8, size, 4).mean(axis=3, keepdims=True).astype(np.uint8), 3, axis=3),
 }
 SOUNDS = {
     "silent": lambda: np.zeros(RATE_HZ * 3, np.int16),
@@ -157,3 +168,127 @@ def test_an_empty_clip_is_not_applicable(name, folder):
     nothing = np.zeros((0, need.size_px, need.size_px, 3), np.uint8) if need else None
     with pytest.raises(NotApplicable):
         _detector(name, folder).assess(_clip(name, nothing, np.zeros(0, np.int16)))
+
+
+@pytest.mark.parametrize("name", SEEING)
+def test_small_faces_are_judged_skipped_or_refused_by_name(name, folder):
+    images = _images(max(LEAST_FRAMES.get(name, 4), 4), detector_class(name).spec.needs.frames.size_px, 6)
+    try:
+        evidence = _detector(name, folder).assess(_clip(name, images, face_px=12))
+    except ClipwardenError:
+        return
+    _hold(name, evidence)
+
+
+def _sequences(size, count):
+    """Clips of pictures, each a frame longer than the one before."""
+    return [networks.pictures(2 + k, size, seed=k) for k in range(count)]
+
+
+def _noise(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def _stretches(count, seconds=6.4):
+    """Speech in [-1, 1), one voice after the other."""
+    return [speech(seconds, seed) / np.float32(32768) for seed in range(count)]
+
+
+def _stacked(items):
+    return np.stack(items)
+
+
+def _paired(items):
+    return tuple(np.stack(parts) for parts in zip(*items, strict=True))
+
+
+def _pictures_of(name, count):
+    return list(networks.pictures(count, detector_class(name).spec.needs.frames.size_px, seed=3))
+
+
+OWN_ITEMS = {
+    "forensic_mlp": (lambda n: [forensic_features(p) for p in networks.pictures(n, 256)], _stacked),
+    "temporal_3dcnn": (lambda n: [networks.pictures(16, 224, seed=k) for k in range(n)], _stacked),
+    "temporal_bilstm": (lambda n: _sequences(224, n), list),
+    "siglip_lstm": (lambda n: _sequences(224, n), list),
+    "clip_adapter": (lambda n: _sequences(384, n), list),
+    "cqcc_cnn": (lambda n: [cqcc(wave)[:, :400] for wave in _stretches(n)], _stacked),
+    "mel_resnet18": (lambda n: [log_mel(wave) for wave in _stretches(n, 4)], _stacked),
+    "speech_stats": (lambda n: [describe(wave) for wave in _stretches(n)], _stacked),
+    "av_sync": (lambda n: [(networks.pictures(5, 96, seed=k), _noise(k, 80, 13)) for k in range(n)], _paired),
+    "av_sync_seed": (lambda n: [_noise(k, 768) for k in range(n)], _stacked),
+    "lipfd": (lambda n: list(np.random.default_rng(1).integers(0, 256, (n, 1000, 2500, 3), np.uint8)), _stacked),
+    "lipfd_fixed": (
+        lambda n: [
+            (networks.pictures(1, 1120, seed=k)[0], networks.pictures(15, 224, seed=k).reshape(5, 3, 224, 224, 3))
+            for k in range(n)
+        ],
+        _paired,
+    ),
+}
+"""Detector → what makes N different items, of several clips, and a batch of them; the others see pictures."""
+
+
+def _items(name, count):
+    make, together = OWN_ITEMS.get(name, (lambda n: _pictures_of(name, n), _stacked))
+    return make(count), together
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_batch_over_several_clips_is_judged_as_one_by_one(name, folder):
+    detector, (items, together) = _detector(name, folder), _items(name, 3)
+    logits = detector.predict(together(items))
+    alone = np.concatenate([detector.predict(together([item])) for item in items])
+    assert (logits.shape, logits.dtype) == ((3,), np.float64)
+    assert len(set(logits)) == 3
+    np.testing.assert_allclose(logits, alone, atol=1e-4 * np.abs(alone).max())
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_bfloat16_gives_finite_logits_near_those_of_float32(name, folder):
+    items, together = _items(name, 3)
+    short = detector_class(name).load(_weights(name, folder), "cpu", "bfloat16").predict(together(items))
+    exact = _detector(name, folder).predict(together(items))
+    assert np.isfinite(short).all()
+    assert np.abs(1 / (1 + np.exp(-short)) - 1 / (1 + np.exp(-exact))).max() <= 5e-2
+
+
+@pytest.mark.parametrize("name", [n for n in SEEING if n not in OWN_ITEMS])
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_pictures_of_another_depth_are_refused_not_judged(name, kind, folder):
+    with pytest.raises(DetectorError, match="uint8"):
+        _detector(name, folder).predict(np.stack(_pictures_of(name, 2)).astype(kind))
+
+
+WATCHED = frozenset({"open", "socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.exec", "os.fork"})
+_watchers = []
+
+
+def _watch(event, arguments):
+    if _watchers and event in WATCHED:
+        _watchers[-1].append((event, str(arguments[0])))
+
+
+@pytest.fixture(scope="module")
+def audited():
+    """The interpreter's own report of what is opened, called or started; it cannot be switched off again."""
+    sys.addaudithook(_watch)
+
+    def watched(call):
+        _watchers.append([])
+        try:
+            call()
+        finally:
+            seen = _watchers.pop()
+        return seen
+
+    return watched
+
+
+@pytest.mark.parametrize("name", JUDGING)
+def test_a_detector_opens_its_weights_and_nothing_else(name, folder, audited):
+    weights, clip = _weights(name, folder), _clip(name)
+    detector_class(name).load(weights, "cpu").assess(clip)  # libraries are imported by now
+    own = {weights.path.parent, *([weights.backbone.path.parent] if weights.backbone else [])}
+    opened = audited(lambda: detector_class(name).load(weights, "cpu").assess(clip))
+    assert [seen for seen in opened if seen[0] != "open" or Path(seen[1]).parent not in own] == []

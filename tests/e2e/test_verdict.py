@@ -91,10 +91,21 @@ def test_twenty_uploads_at_once_each_end_exactly_once(
         assert system.rows(ONCE_EACH, id=analysis_id)[0].n == 1
 
 
-def test_the_bundle_is_gone_when_the_analysis_is_done(system: System, talking_head: Path) -> None:
+def test_the_bundle_is_gone_when_the_analysis_is_done_and_what_it_shows_stays(
+    system: System, talking_head: Path
+) -> None:
     analysis_id = system.submit(talking_head)
-    system.wait(analysis_id)
-    assert not [key for key in system.blobs.keys() if analysis_id in key]
+    branches = system.wait(analysis_id)["branches"]
+    kept = sorted(key.split("/", 4) for key in system.blobs.keys() if analysis_id in key)
+    assert {folder for folder, *_ in kept} == {"evidence"}
+    told = [
+        (branch, f"{detector['name']}/{one['name']}")
+        for branch, found in branches.items()
+        for detector in found["detectors"]
+        for one in detector["evidence"]
+    ]
+    assert sorted((branch, name) for _, _, branch, _, name in kept) == sorted(told)
+    assert {"visual", "audio"} <= {branch for branch, _ in told}
 
 
 def test_hostile_files_are_rejected_with_a_code_and_leave_nothing_behind(

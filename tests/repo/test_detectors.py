@@ -25,6 +25,7 @@ PLANNED = {
     "mel_resnet18": "audio",
     "speech_stats": "audio",
     "lipfd": "lipsync",
+    "lipfd_fixed": "lipsync",
     "av_sync": "lipsync",
     "av_sync_seed": "lipsync",
     "clip_adapter": "clip",

@@ -11,7 +11,7 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from clipwarden.api.problems import STATUS
-from clipwarden.models.weights import state_of, weights_table
+from clipwarden.models.weights import distributed, state_of
 from clipwarden.shared.cli import COMMANDS
 from clipwarden.shared.codes import SENTENCES, FailCode, ProblemCode, RejectCode, SkipCode
 from clipwarden.shared.contracts import Branch, DetectorState
@@ -46,7 +46,7 @@ def codes_table():
 
 
 def detectors_table():
-    entries = sorted(weights_table().items(), key=lambda item: (list(Branch).index(item[1].branch), item[0]))
+    entries = sorted(distributed().items(), key=lambda item: (list(Branch).index(item[1].branch), item[0]))
     rows = [
         (f"`{name}`", entry.branch, f"{entry.parameters:,}" if entry.parameters else "", f"`{state_of(entry)}`")
         for name, entry in entries
@@ -97,7 +97,7 @@ def test_every_setting_has_a_meaning():
 
 
 def test_every_detector_that_can_run_has_a_card():
-    ready = [name for name, entry in weights_table().items() if state_of(entry) is DetectorState.READY]
+    ready = [name for name, entry in distributed().items() if state_of(entry) is DetectorState.READY]
     assert [name for name in ready if not (ROOT / "models" / "cards" / f"{name}.md").is_file()] == []
 
 

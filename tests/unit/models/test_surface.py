@@ -12,15 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from clipwarden.models import MediaProcessingError, load_model, surface
-from clipwarden.models.checkpoint import save_from
-from clipwarden.models.surface import MODELS, Known
+from clipwarden.models import MediaProcessingError, load_model
+from clipwarden.models.surface import MODELS
 from clipwarden.models.visual.siglip_lstm import SiglipLstm
 from clipwarden.models.weights import WeightFile, weights_table
 from clipwarden.shared.codes import RejectCode, SkipCode
 from clipwarden.shared.errors import ClipwardenError, ConfigError
 from tests import media
-from tests.networks import av_sync, pictures, siglip_lstm
+from tests.networks import made, pictures, siglip_lstm
 
 VERSIONS = {"V1": 0, "V3": 0, "V4": 24}
 
@@ -43,12 +42,12 @@ def brief_clip(media_dir):
     return media.write_clip(media_dir / "brief.mp4", iter(pictures(20, 320, seed=30)), media.speech(1))
 
 
-@pytest.fixture
-def lipsync(tmp_path, monkeypatch):
-    """What answers to LIPFD-V1 here: LipFD's route and result with our own towers, which are small."""
-    monkeypatch.setitem(MODELS, "LIPFD", Known("av_sync", ("V1",), surface._by_window))
-    save_from(av_sync(), tmp_path / "av_sync.safetensors", {})
-    return load_model("LIPFD-V1", weights=tmp_path / "av_sync.safetensors")
+@pytest.fixture(scope="module")
+def lipsync(tmp_path_factory):
+    """LipFD from a small checkpoint as the authors save theirs."""
+    path = tmp_path_factory.mktemp("originals") / "ckpt.pth"
+    torch.save({"model": made("lipfd").state_dict(), "optimizer": {}, "total_steps": 100}, path)
+    return load_model("LIPFD-V1", weights=path)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

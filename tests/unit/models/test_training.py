@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from clipwarden.models.training.card import FACTS, card_text
 from clipwarden.models.training.channel import coded, through_channel
+from clipwarden.models.training.cli import TRAINERS
 from clipwarden.models.training.cqcc_fit import CqccRecipe, Material, fit_cqcc
 from clipwarden.models.training.forensic import ClipFeatures, ForensicRecipe, fit_forensic
 from clipwarden.models.training.laundry import laundered
@@ -209,7 +210,7 @@ def test_a_card_carries_the_run_s_figures(tmp_path):
     assert f"| all, pooled | {part['real']} | {part['fake']} | 200 | {part['auc']['value']:.3f} [" in card
     assert "--seed 7" in card
     assert "- 11 x MIT" in card
-    assert set(FACTS) == {"cqcc_cnn", "forensic_mlp"}
+    assert set(FACTS) == set(TRAINERS)
 
 
 def test_an_unfinished_run_has_no_card(tmp_path):

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from clipwarden.models.backbones.efficientnet_lite0 import IN_FLOAT32
+from clipwarden.models.backbones import efficientnet_b4, efficientnet_lite0
 from clipwarden.models.backbones.pictures import HALVES, PictureInput, infer
 from clipwarden.models.checkpoint import settle
 from tests.networks import made, pictures, siglip_lstm
 
 KEPT = {
     "frame_resnet18": ("fc",),
-    "frame_efficientnet_b4": ("classifier",),
-    "frame_efficientnet_lite0": IN_FLOAT32,
+    "frame_efficientnet_b4": ("classifier", *efficientnet_b4.IN_FLOAT32),
+    "frame_efficientnet_lite0": efficientnet_lite0.IN_FLOAT32,
     "frame_vit": ("classifier",),
     "siglip_lstm": ("lstm", "video_classifier", "image_classifier"),
 }
@@ -41,4 +41,4 @@ def test_embeddings_and_probabilities_survive_bfloat16(name):
     logits = [(e - a.mean(axis=0)) @ head * scale for e in (a, b)]
     probabilities = [1 / (1 + np.exp(-x)) for x in logits]
     assert np.abs(probabilities[0] - probabilities[1]).max() <= 2e-2
-    assert next(short.parameters()).dtype is (torch.float32 if name == "frame_efficientnet_lite0" else torch.bfloat16)
+    assert {p.dtype for p in short.parameters()} == {torch.float32, torch.bfloat16}

@@ -8,7 +8,7 @@ from skimage import data
 
 from clipwarden.models.checkpoint import parameter_count, save_from
 from clipwarden.models.visual.forensic_features import FEATURES, compressed, forensic_features
-from clipwarden.models.visual.forensic_mlp import NEED, ForensicMlp, ForensicNetwork
+from clipwarden.models.visual.forensic_mlp import NEED, ForensicMlp, ForensicNetwork, features_of
 from clipwarden.models.weights import WeightFile
 from clipwarden.shared.clip import Clip, View
 from clipwarden.shared.codes import SkipCode
@@ -71,6 +71,12 @@ def test_features_are_those_of_the_formulas(portrait):
     }
     assert tuple(expected) == FEATURES
     np.testing.assert_allclose(forensic_features(portrait), list(expected.values()), rtol=1e-4)
+
+
+def test_crops_in_several_threads_keep_their_features_and_their_order(portrait, monkeypatch):
+    crops = np.stack([portrait, portrait[::-1], cv2.GaussianBlur(portrait, (0, 0), 2), 255 - portrait, portrait // 3])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    np.testing.assert_array_equal(features_of(crops), [forensic_features(crop) for crop in crops])
 
 
 @pytest.mark.parametrize("level", [0, 1, 128, 255])
