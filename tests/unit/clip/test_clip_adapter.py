@@ -299,11 +299,3 @@ def test_a_folder_without_pictures_and_no_frames_are_refused(detector, fence, tm
         predict_from_folder(detector, fence, tmp_path)
     with pytest.raises(DetectorError):
         predict_from_frames(detector, [])
-
-
-@pytest.mark.long
-def test_full_size_runs_from_file_to_evidence(tmp_path):
-    torch.manual_seed(0)
-    detector = ClipAdapter.load(_weights(ClipAdapterNetwork(ClipShape()), tmp_path), "cpu")
-    view = View.of(pictures(12, 384), np.arange(12) / 4)
-    assert len(detector.assess(Clip(views={NEED.key: view}, duration_s=3.0)).windows) == 12
