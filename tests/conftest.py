@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from redis import Redis
 from sqlalchemy import create_engine, text
 
@@ -21,6 +22,9 @@ from clipwarden.shared.store import Store
 
 pytest_plugins = ["tests.media_fixtures", "tests.s3_fixtures"]
 TEMPLATE = "clipwarden_template"
+
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 def pytest_configure(config: pytest.Config) -> None:
