@@ -1,0 +1,57 @@
+"""The Celery application of the processes that make callbacks. It is one of its own, and loads no models."""
+
+import signal
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+from celery import Celery
+from celery import Task as CeleryTask
+from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
+
+from clipwarden.shared.addresses import Rules
+from clipwarden.shared.errors import Unavailable
+from clipwarden.shared.logs import configure_logging, log_context
+from clipwarden.shared.outbound import Outbound
+from clipwarden.shared.queue import Queue, Task, celery_config
+from clipwarden.shared.settings import load_settings
+from clipwarden.shared.store import Store
+from clipwarden.workers.notify import Notifier
+
+RETRY_AFTER_FAULT_S = 5.0
+
+settings = load_settings()
+app = Celery("clipwarden")
+app.conf.update(celery_config(settings))
+
+
+@cache
+def here() -> Notifier:
+    """The state of this process."""
+    settings.need("redis_url", "database_url")
+    return Notifier(settings, Store(settings.database_url, pool_size=1), Outbound(Rules.of(settings)))
+
+
+@setup_logging.connect
+def _configure_logs(**_: Any) -> None:
+    configure_logging(f"worker-{Queue.NOTIFY}", settings.log_level)
+
+
+@worker_process_init.connect
+def _start(**_: Any) -> None:
+    configure_logging(f"worker-{Queue.NOTIFY}", settings.log_level)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+
+
+@worker_process_shutdown.connect
+def _close(**_: Any) -> None:
+    here().store.close()
+
+
+@app.task(name=Task.NOTIFY.value, bind=True, max_retries=None, ignore_result=True)
+def run_notify(self: CeleryTask, delivery_id: str) -> None:
+    with log_context(delivery_id=delivery_id):
+        try:
+            here().deliver(UUID(delivery_id))
+        except Unavailable as error:
+            raise self.retry(exc=error, countdown=RETRY_AFTER_FAULT_S) from error
