@@ -1,0 +1,187 @@
+"""Acting on an analysis: cancel it, run it again, delete it, say what it really was, ask another policy."""
+
+from typing import Annotated, Literal
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from clipwarden.api.access import Caller, Opener, Reader, Submitter
+from clipwarden.api.gateway import Gateway, Services
+from clipwarden.api.idempotency import Once, fingerprint, once
+from clipwarden.api.openapi import KEY, OPENING, errors, headers
+from clipwarden.api.routes import parse_id
+from clipwarden.api.schemas import AnalysisView, FeedbackListView, FeedbackView, WhatIfView
+from clipwarden.shared.codes import ProblemCode
+from clipwarden.shared.contracts import TERMINAL_STATES, Alternative, Analysis, AnalysisState
+from clipwarden.shared.errors import BlobGone, ProblemError
+from clipwarden.shared.store import Doomed, NewAnalysis
+
+COMMENT_BYTES = 2048
+
+router = APIRouter(tags=["analyses"])
+
+
+class FeedbackForm(BaseModel):
+    """What the clip really is, as far as somebody knows, and how the verdict fares by that."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    label: Literal["real", "fake", "unknown"]
+    category: Literal["false_positive", "false_negative", "confirmation", "other"]
+    comment: str | None = Field(None, description=f"At most {COMMENT_BYTES} bytes of UTF-8")
+
+    @field_validator("comment")
+    @classmethod
+    def _storable(cls, comment: str | None) -> str | None:
+        if comment and ("\0" in comment or len(comment.encode()) > COMMENT_BYTES):
+            raise ValueError(f"at most {COMMENT_BYTES} bytes, none of them NUL")
+        return comment
+
+
+def _conflict(detail: str) -> ProblemError:
+    return ProblemError(ProblemCode.CONFLICT, detail)
+
+
+def _present(gateway: Gateway, caller: Caller, analysis_id: str) -> Analysis:
+    """The analysis, unless it is deleted: of a tombstone nothing more is to be had. Raises ProblemError."""
+    found = gateway.analysis(caller, parse_id(analysis_id))
+    if found.state is AnalysisState.DELETED:
+        raise _conflict("This analysis was deleted.")
+    return found
+
+
+@router.post(
+    "/v1/analyses/{analysis_id}/cancel",
+    response_model=AnalysisView,
+    responses=errors(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT),
+)
+def cancel(analysis_id: str, gateway: Services, caller: Submitter) -> AnalysisView:
+    """End an analysis that has not ended. What was found until then can still be read; its file stays for a while."""
+    found = gateway.analysis(caller, parse_id(analysis_id))
+    if not gateway.store.cancel(found.id, caller.tenant_id):
+        raise _conflict("This analysis has ended already.")
+    gateway.blobs.delete_bundle(found.id)
+    return gateway.view(gateway.analysis(caller, found.id))
+
+
+@router.post(
+    "/v1/analyses/{analysis_id}/rerun",
+    status_code=202,
+    openapi_extra={"parameters": [KEY]},
+    response_model=AnalysisView,
+    responses={
+        202: headers(Location="Where to read the new analysis"),
+        **errors(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT, *OPENING),
+    },
+)
+async def rerun(
+    analysis_id: str, request: Request, response: Response, gateway: Services, caller: Opener
+) -> AnalysisView:
+    """Examine the same file again, as a new analysis, with what is installed now; nothing is taken from the cache."""
+    async with once(request, gateway, caller) as held:
+        opened = await run_sync(_again, gateway, caller, analysis_id, held)
+    if not held.repeated:
+        await gateway.send(opened)
+    view = await run_sync(gateway.view, opened)
+    response.headers["Location"] = view.links["self"]
+    return view
+
+
+def _again(gateway: Gateway, caller: Caller, analysis_id: str, held: Once) -> Analysis:
+    mark = fingerprint("rerun", analysis_id)
+    if (known := held.opened(mark)) is not None:
+        return gateway.analysis(caller, known)
+    found = _present(gateway, caller, analysis_id)
+    if found.state not in TERMINAL_STATES:
+        raise _conflict("This analysis has not ended yet.")
+    try:
+        gateway.blobs.size(found.upload_key or "uploads/none")
+    except BlobGone as error:
+        raise _conflict("The file of this analysis is no longer kept; send it again.") from error
+    new = NewAnalysis(
+        filename=found.filename,
+        size_bytes=found.size_bytes,
+        sha256=found.sha256,
+        upload_key=found.upload_key,
+        pipeline=gateway.pipeline(),
+        deadline_s=gateway.settings.deadline_s,
+        tag=found.tag,
+        metadata=found.metadata,
+        tenant_id=caller.tenant_id,
+        key_id=caller.key_id,
+        lane=found.lane,
+        policy=found.policy,
+        detectors=found.detectors,
+        rerun_of=found.id,
+        reusable=False,
+    )
+    return gateway.analysis(caller, gateway.store.submit(new, claim=held.claim, fingerprint=mark))
+
+
+@router.delete(
+    "/v1/analyses/{analysis_id}",
+    response_model=AnalysisView,
+    responses=errors(ProblemCode.NOT_FOUND),
+)
+def delete(analysis_id: str, gateway: Services, caller: Submitter) -> AnalysisView:
+    """Delete the file, the evidence and all that was found. What stays says that it was deleted, and when."""
+    known = parse_id(analysis_id)
+
+    def remove(doomed: Doomed) -> None:
+        for folder in doomed.folders:
+            gateway.blobs.delete_folder(folder)
+        if doomed.upload_key:
+            gateway.blobs.delete(doomed.upload_key)
+
+    if not gateway.store.delete(known, caller.tenant_id, remove):
+        raise ProblemError(ProblemCode.NOT_FOUND)
+    gateway.blobs.delete_bundle(known)
+    return gateway.view(gateway.analysis(caller, known))
+
+
+@router.post(
+    "/v1/analyses/{analysis_id}/feedback",
+    status_code=201,
+    response_model=FeedbackView,
+    responses=errors(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT, ProblemCode.INVALID),
+)
+def say(analysis_id: str, form: FeedbackForm, gateway: Services, caller: Submitter) -> FeedbackView:
+    """Say what the clip really is. It changes no verdict; operators learn from it."""
+    found = _present(gateway, caller, analysis_id)
+    kept = gateway.store.add_feedback(found.id, form.label, form.category, form.comment, caller.key_id)
+    return FeedbackView.from_domain(kept)
+
+
+@router.get(
+    "/v1/analyses/{analysis_id}/feedback",
+    response_model=FeedbackListView,
+    responses=errors(ProblemCode.NOT_FOUND),
+)
+def said(analysis_id: str, gateway: Services, caller: Reader) -> FeedbackListView:
+    """All feedback on an analysis, oldest first."""
+    found = gateway.analysis(caller, parse_id(analysis_id))
+    return FeedbackListView(feedback=[FeedbackView.from_domain(each) for each in gateway.store.feedback(found.id)])
+
+
+@router.get(
+    "/v1/analyses/{analysis_id}/verdict",
+    response_model=WhatIfView,
+    responses=errors(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT, ProblemCode.INVALID),
+)
+def what_if(
+    analysis_id: str,
+    gateway: Services,
+    caller: Reader,
+    policy: Annotated[str | None, Query(description="Another policy than the one the verdict follows")] = None,
+) -> WhatIfView:
+    """The verdict as it is, or as it would be under another policy on the same evidence."""
+    verdict = _present(gateway, caller, analysis_id).verdict
+    if verdict is None:
+        raise _conflict("This analysis has no verdict.")
+    own = Alternative(policy=verdict.policy, label=verdict.label, probability=verdict.probability, head=verdict.head)
+    known = {each.policy: each for each in (*verdict.alternatives, own)}
+    asked = known.get(policy or verdict.policy)
+    if asked is None:
+        raise ProblemError(ProblemCode.INVALID, f"policy: none of that name; there are {', '.join(sorted(known))}.")
+    return WhatIfView.from_domain(asked)

@@ -1,0 +1,129 @@
+"""`GET /v1/analyses/{id}/events`: an analysis as it changes, by server-sent events.
+
+Each event is the whole analysis, and its id says what it showed: a client that comes back with the id it saw last gets
+the next news only. A client that reads slowly misses what was overtaken, never the end.
+"""
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Final
+from uuid import UUID
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Depends, Header, Request
+from fastapi.responses import Response, StreamingResponse
+
+from clipwarden.api.access import Caller, Reader
+from clipwarden.api.changes import Changes
+from clipwarden.api.gateway import Gateway, Services
+from clipwarden.api.openapi import Responses, errors
+from clipwarden.api.routes import parse_id
+from clipwarden.shared.codes import ProblemCode
+from clipwarden.shared.contracts import TERMINAL_STATES, Analysis
+from clipwarden.shared.errors import ClipwardenError, ProblemError, Unavailable
+
+HEARTBEAT_S: Final = 15.0
+RETRY_MS: Final = 2000
+AGAIN_S: Final = 1.0
+"""Pause before an analysis that could not be read is read again."""
+FULL_RETRY_S: Final = 10
+
+EVENTS: Final[Responses] = {
+    200: {
+        "description": "Events named `analysis`, each with the analysis as JSON; the last one has ended",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    },
+    204: {"description": "The client has seen the end; do not come back"},
+    **errors(ProblemCode.NOT_FOUND, ProblemCode.RATE_LIMITED),
+}
+
+router = APIRouter(tags=["analyses"])
+
+
+class Streams:
+    """How many event streams each key holds open here, or each tenant where there are no keys."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open: Counter[UUID] = Counter()
+
+    @contextmanager
+    def place(self, caller: Caller) -> Iterator[None]:
+        """Raises ProblemError if there is none left."""
+        holder = caller.key_id or caller.tenant_id
+        if self._open[holder] >= self._most:
+            detail = f"{self._most} event streams are open already; close one, or poll."
+            raise ProblemError(ProblemCode.RATE_LIMITED, detail, retry_after_s=FULL_RETRY_S)
+        self._open[holder] += 1
+        try:
+            yield
+        finally:
+            self._open[holder] -= 1
+            if not self._open[holder]:
+                del self._open[holder]
+
+
+def version(analysis: Analysis) -> str:
+    """An id of what the analysis says, the same in every process."""
+    return hashlib.sha256(analysis.model_dump_json().encode()).hexdigest()[:24]
+
+
+def event(gateway: Gateway, analysis: Analysis) -> str:
+    return f"id: {version(analysis)}\nevent: analysis\ndata: {gateway.view(analysis).model_dump_json()}\n\n"
+
+
+async def placed(request: Request, caller: Reader) -> AsyncIterator[Caller]:
+    """The caller, a stream counted for it until the response has ended."""
+    streams: Streams = request.app.state.streams
+    with streams.place(caller):
+        yield caller
+
+
+@router.get("/v1/analyses/{analysis_id}/events", response_class=Response, responses=EVENTS)
+async def events(
+    analysis_id: str,
+    request: Request,
+    gateway: Services,
+    caller: Annotated[Caller, Depends(placed)],
+    last_event_id: Annotated[str | None, Header(description="Id of the last event seen")] = None,
+) -> Response:
+    """Watch an analysis until it ends."""
+    changes: Changes = request.app.state.changes
+    known = parse_id(analysis_id)
+    first = await run_sync(gateway.analysis, caller, known)
+    if first.state in TERMINAL_STATES and version(first) == last_event_id:
+        return Response(status_code=204)
+    told = _told(gateway, changes, caller, known, last_event_id)
+    return StreamingResponse(told, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+
+async def _told(
+    gateway: Gateway, changes: Changes, caller: Caller, analysis_id: UUID, seen: str | None
+) -> AsyncIterator[str]:
+    """The stream: the analysis now, then after each change, comments to keep it open in between."""
+    yield f"retry: {RETRY_MS}\n\n"
+    with changes.of(analysis_id) as news:
+        news.set()
+        while True:
+            try:
+                await asyncio.wait_for(news.wait(), HEARTBEAT_S)
+            except TimeoutError:
+                yield ": still here\n\n"
+                continue
+            news.clear()
+            try:
+                analysis = await run_sync(gateway.analysis, caller, analysis_id)
+            except Unavailable:
+                news.set()
+                await asyncio.sleep(AGAIN_S)
+                continue
+            except ClipwardenError:
+                return  # gone: who comes back is told so
+            if version(analysis) != seen:
+                seen = version(analysis)
+                yield await run_sync(event, gateway, analysis)
+            if analysis.state in TERMINAL_STATES:
+                return

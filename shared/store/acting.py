@@ -1,0 +1,180 @@
+"""What a tenant does to an analysis once it is there: stop it, remove it, say what it really was."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, text
+
+from clipwarden.shared.blobs import evidence_folder
+from clipwarden.shared.contracts import TERMINAL_STATES, AnalysisState
+from clipwarden.shared.ids import new_id
+from clipwarden.shared.store.connection import Database
+from clipwarden.shared.store.ending import end_analysis
+from clipwarden.shared.store.reuse import lock_contents
+
+CANCELLED: Final = "The analysis was cancelled."
+
+
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """What only one analysis refers to in the blob store."""
+
+    upload_key: str | None
+    folders: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What somebody says of an analysis."""
+
+    id: UUID
+    label: str
+    category: str
+    comment: str | None
+    created_at: datetime
+
+
+class Acting(Database):
+    """Changes that a tenant asks for. All locks are taken in the same order: content, stages, then the analysis."""
+
+    def cancel(self, analysis_id: UUID, tenant_id: UUID) -> bool:
+        """End an analysis that has not ended, and settle its stages; what workers still report is dropped.
+
+        False if it has ended, or is not this tenant's.
+        """
+        with self._transaction() as c:
+            row = _locked(c, analysis_id, tenant_id)
+            if row is None or AnalysisState(row.state) in TERMINAL_STATES:
+                return False
+            _cancel(c, analysis_id)
+        return True
+
+    def delete(self, analysis_id: UUID, tenant_id: UUID, remove: Callable[[Doomed], None]) -> bool:
+        """Forget an analysis but for a tombstone; a running one is cancelled first. False if it is not this tenant's.
+
+        `remove` deletes what nothing else refers to. If it raises, nothing is forgotten, so that it can be done again.
+        """
+        with self._transaction() as c:
+            sha256 = c.scalar(text("SELECT sha256 FROM analyses WHERE id = :id"), {"id": analysis_id})
+            lock_contents(c, [(tenant_id, sha256 or "")])
+            row = _locked(c, analysis_id, tenant_id)
+            if row is None:
+                return False
+            if row.state == AnalysisState.DELETED:
+                return True
+            if AnalysisState(row.state) not in TERMINAL_STATES:
+                _cancel(c, analysis_id)
+            remove(Doomed(_own_upload(c, row), _own_folders(c, row)))
+            for table in ("stages", "verdicts", "feedback", "deliveries"):
+                c.execute(text(f"DELETE FROM {table} WHERE analysis_id = :id"), {"id": analysis_id})  # noqa: S608
+            c.execute(
+                text("""
+                    UPDATE analyses
+                    SET state = 'deleted', deleted_at = clock_timestamp(), filename = '', size_bytes = 0, sha256 = '',
+                        upload_key = NULL, probe = NULL, code = NULL, message = NULL, tag = NULL, metadata = '{}',
+                        source_url = NULL, callback_url = NULL, leader_id = NULL, reusable = false
+                    WHERE id = :id
+                """),
+                {"id": analysis_id},
+            )
+        return True
+
+    def add_feedback(
+        self, analysis_id: UUID, label: str, category: str, comment: str | None, key_id: UUID | None
+    ) -> Feedback:
+        with self._transaction() as c:
+            row = c.execute(
+                text("""
+                    INSERT INTO feedback (id, analysis_id, label, category, comment, key_id)
+                    VALUES (:id, :analysis_id, :label, :category, :comment, :key_id)
+                    RETURNING *
+                """),
+                {
+                    "id": new_id(),
+                    "analysis_id": analysis_id,
+                    "label": label,
+                    "category": category,
+                    "comment": comment,
+                    "key_id": key_id,
+                },
+            ).one()
+        return _feedback(row)
+
+    def feedback(self, analysis_id: UUID) -> Sequence[Feedback]:
+        """Oldest first."""
+        with self._transaction() as c:
+            rows = c.execute(
+                text("SELECT * FROM feedback WHERE analysis_id = :id ORDER BY id"), {"id": analysis_id}
+            ).all()
+        return [_feedback(row) for row in rows]
+
+
+Found = Row[tuple[object, ...]]
+
+
+def _feedback(row: Found) -> Feedback:
+    return Feedback(row.id, row.label, row.category, row.comment, row.created_at)
+
+
+def _locked(c: Connection, analysis_id: UUID, tenant_id: UUID) -> Found | None:
+    key = {"id": analysis_id, "tenant": tenant_id}
+    c.execute(text("SELECT 1 FROM stages WHERE analysis_id = :id ORDER BY stage FOR UPDATE"), key)
+    return c.execute(
+        text("SELECT * FROM analyses WHERE id = :id AND tenant_id = :tenant FOR UPDATE"), key
+    ).one_or_none()
+
+
+def _cancel(c: Connection, analysis_id: UUID) -> None:
+    end_analysis(c, analysis_id, AnalysisState.CANCELLED, None, None)
+    c.execute(
+        text("""
+            UPDATE stages
+            SET status = 'skipped', message = :message, lease_token = NULL, lease_until = NULL,
+                finished_at = clock_timestamp()
+            WHERE analysis_id = :id AND status IN ('open', 'leased')
+        """),
+        {"id": analysis_id, "message": CANCELLED},
+    )
+
+
+def _own_upload(c: Connection, row: Found) -> str | None:
+    """The file, unless another analysis names it too; a file sent ahead is not kept for a later one."""
+    if row.upload_key is None:
+        return None
+    named = {"key": row.upload_key, "id": row.id}
+    if c.scalar(text("SELECT EXISTS (SELECT 1 FROM analyses WHERE upload_key = :key AND id <> :id)"), named):
+        return None
+    c.execute(text("DELETE FROM uploads WHERE blob_key = :key"), named)
+    return str(row.upload_key)
+
+
+def _own_folders(c: Connection, row: Found) -> tuple[str, ...]:
+    """Folders of evidence to remove. Analyses of the same content may have taken over each other's results.
+
+    A folder stays while a result names it. The folder of an analysis goes with it, or with the last result that names
+    something in it, together with what no result ever named.
+    """
+    named = c.execute(
+        text("""
+            SELECT s.analysis_id, s.outcome->>'folder' AS folder
+            FROM stages s JOIN analyses a ON a.id = s.analysis_id
+            WHERE (a.id = :id OR (a.tenant_id = :tenant AND a.sha256 = :sha256 AND a.sha256 <> ''))
+              AND s.outcome->>'folder' IS NOT NULL
+        """),
+        {"id": row.id, "tenant": row.tenant_id, "sha256": row.sha256},
+    ).all()
+    mine = {n.folder for n in named if n.analysis_id == row.id}
+    others = {n.folder for n in named if n.analysis_id != row.id}
+    roots = {row.id, *(UUID(folder.split("/")[1]) for folder in mine)}
+    alive = c.scalars(
+        text("SELECT id FROM analyses WHERE id = ANY(:roots) AND id <> :id AND state <> 'deleted'"),
+        {"roots": list(roots), "id": row.id},
+    ).all()
+    doomed: list[str] = []
+    for root in map(evidence_folder, roots - set(alive)):
+        kept = any(folder.startswith(f"{root}/") for folder in others)
+        doomed += [f for f in mine - others if f.startswith(f"{root}/")] if kept else [root]
+    return tuple(sorted(doomed))
