@@ -1,27 +1,64 @@
-"""The small fields a caller may send beside a file and gets back: a tag and a JSON object of metadata."""
+"""What callers send in words of their own, checked to be what JSON and the database can hold."""
 
 import json
-from typing import Any
+from typing import Any, NoReturn
 
-from clipwarden.shared.codes import ProblemCode
-from clipwarden.shared.errors import ProblemError
+from pydantic_core import ErrorDetails
 
 TAG_BYTES = 256
 METADATA_BYTES = 4096
 METADATA_DEPTH = 16
+SHOWN_NAME = 64
 
 
-def parse_tag(raw: bytes | None) -> str | None:
-    """The tag as text. Raises ProblemError if it is not UTF-8 or holds NUL, which Postgres does not store."""
-    if not raw:
-        return None
+def read_json(raw: bytes) -> Any:
+    """The value, objects naming each field once. ValueError for anything else, numbers that are none among them."""
     try:
-        tag = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ProblemError(ProblemCode.INVALID, "The field 'tag' is not UTF-8 text.") from error
-    if "\0" in tag:
-        raise ProblemError(ProblemCode.INVALID, "The field 'tag' holds a NUL character.")
-    return tag
+        return json.loads(raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_number)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the field {twice[:SHOWN_NAME]!r} comes twice")
+    return made
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def checked_text(text: str) -> str:
+    """ValueError for what Postgres does not store."""
+    if "\0" in text:
+        raise ValueError("holds a NUL character")
+    return text
+
+
+def checked_tag(tag: str) -> str:
+    if len(tag.encode("utf-8", "surrogatepass")) > TAG_BYTES:
+        raise ValueError(f"is over {TAG_BYTES} bytes")
+    return checked_text(tag)
+
+
+def checked_metadata(value: dict[str, Any]) -> dict[str, Any]:
+    """ValueError for what JSONB cannot hold, NUL, infinities and lone surrogates, and for what is too much."""
+    if _nested_deeper(value, METADATA_DEPTH):
+        raise ValueError(f"must be a JSON object, at most {METADATA_DEPTH} levels deep")
+    try:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        size = len(text.encode("utf-8"))
+    except ValueError as error:
+        raise ValueError("is not valid JSON") from error
+    if size > METADATA_BYTES:
+        raise ValueError(f"is over {METADATA_BYTES} bytes")
+    if "\\u0000" in text.replace("\\\\", ""):
+        raise ValueError("holds a NUL character")
+    return value
 
 
 def _nested_deeper(value: object, levels: int) -> bool:
@@ -32,20 +69,16 @@ def _nested_deeper(value: object, levels: int) -> bool:
     return False
 
 
-def parse_metadata(raw: bytes | None) -> dict[str, Any]:
-    """The metadata object. Raises ProblemError for what JSONB cannot hold: no object, NUL, NaN, lone surrogates."""
-    if not raw:
-        return {}
-    try:
-        value = json.loads(raw)
-        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
-        text.encode("utf-8")
-    except (ValueError, RecursionError) as error:
-        raise ProblemError(ProblemCode.INVALID, "The field 'metadata' is not valid JSON.") from error
-    if not isinstance(value, dict) or _nested_deeper(value, METADATA_DEPTH):
-        raise ProblemError(
-            ProblemCode.INVALID, f"The field 'metadata' must be a JSON object, at most {METADATA_DEPTH} levels deep."
-        )
-    if "\\u0000" in text.replace("\\\\", ""):
-        raise ProblemError(ProblemCode.INVALID, "The field 'metadata' holds a NUL character.")
-    return value
+def sentences(errors: list[ErrorDetails]) -> str:
+    """What is wrong with the fields, each named."""
+    return " ".join(map(_sentence, errors[:3]))
+
+
+def _sentence(error: ErrorDetails) -> str:
+    name = ".".join(map(str, error["loc"]))[:SHOWN_NAME]
+    if error["type"] == "extra_forbidden":
+        return f"The field {name!r} is not known."
+    if error["type"] == "value_error":
+        said = str(error["ctx"]["error"])
+        return f"The field {name!r} {said}." if name else said
+    return f"The field {name!r}: {error['msg']}." if name else f"{error['msg']}."

@@ -1,209 +1,178 @@
-"""Receiving an upload: multipart/form-data parsed as it arrives, the file's bytes straight into a blob writer.
+"""`/v1/uploads`: files sent ahead, by themselves, for analyses that name them later."""
 
-At most about a megabyte of an upload is in memory at a time, with a bucket also the parts on their way there. Writing
-and hashing run in a thread.
-"""
+import base64
+import binascii
+import hashlib
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Final, Self
+from uuid import UUID
 
-import asyncio
-import unicodedata
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
-
-import anyio
 from anyio.to_thread import run_sync
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import Request
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
 
-from clipwarden.api.fields import METADATA_BYTES, TAG_BYTES, parse_metadata, parse_tag
-from clipwarden.shared.blobs import BlobStore, BlobWriter
-from clipwarden.shared.codes import SENTENCES, ProblemCode, RejectCode
-from clipwarden.shared.errors import ProblemError
+from clipwarden.api.access import Caller, Submitter
+from clipwarden.api.gateway import Gateway, Services
+from clipwarden.api.openapi import FILE, UPLOADING, errors
+from clipwarden.api.receiving import received_alone
+from clipwarden.api.routes import parse_id
+from clipwarden.api.schemas import View
+from clipwarden.shared.blobs import UPLOADS, BlobWriter
+from clipwarden.shared.codes import ProblemCode
+from clipwarden.shared.errors import BlobGone, ProblemError
+from clipwarden.shared.ids import new_id
+from clipwarden.shared.names import safe_name
+from clipwarden.shared.store import KeptUpload, NewUpload
 
-FILE_FIELD = "file"
-FIELD_BYTES = {"tag": TAG_BYTES, "metadata": METADATA_BYTES}
-BATCH_BYTES = 1024 * 1024
-STALL_S = 60.0
-NAME_CHARACTERS = 255
+PUT_S: Final = 3600.0
+"""How long an address takes a file."""
+DIGESTS: Final = ("content-digest", "repr-digest")
+SHA256_MEMBER = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/=]*):\s*(?=,|;|$)")
+
+router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """A complete file, written but not yet committed, with the fields sent beside it."""
+class UploadView(View):
+    """A file that analyses may name until it expires."""
 
-    writer: BlobWriter
+    id: UUID = Field(description="What `upload` of an analysis names")
     filename: str
-    tag: str | None
-    metadata: dict[str, Any]
+    bytes: int
+    sha256: str = Field(description="Hexadecimal SHA-256 of the file")
+    expires_at: datetime
 
-
-def _malformed(detail: str) -> ProblemError:
-    return ProblemError(ProblemCode.BAD_REQUEST, detail)
-
-
-def _invalid(detail: str) -> ProblemError:
-    return ProblemError(ProblemCode.INVALID, detail)
-
-
-def safe_name(raw: str) -> str:
-    """The last segment of a client's file name, for display: no path, no control or direction characters, ≤ 255."""
-    name = unicodedata.normalize("NFC", raw).replace("\\", "/").rsplit("/", 1)[-1]
-    name = "".join(c for c in name if unicodedata.category(c)[0] != "C").strip(" .")
-    if len(name) > NAME_CHARACTERS:
-        stem, dot, suffix = name.rpartition(".")
-        ending = dot + suffix if stem and len(suffix) < 16 else ""
-        name = name[: NAME_CHARACTERS - len(ending)] + ending
-    return name or "upload"
-
-
-def boundary_of(content_type: str | None) -> bytes:
-    """The multipart boundary. Raises ProblemError: 415 for another content type, 400 without a boundary."""
-    kind, options = parse_options_header(content_type)
-    if kind != b"multipart/form-data":
-        raise ProblemError(ProblemCode.UNSUPPORTED_MEDIA_TYPE)
-    boundary = options.get(b"boundary", b"").strip()
-    if not boundary:
-        raise _malformed("The Content-Type has no boundary; let the HTTP library write that header.")
-    return boundary
-
-
-class FormReader:
-    """One `file` part and at most one each of the small fields; anything else raises ProblemError at once."""
-
-    def __init__(self, boundary: bytes, max_file_bytes: int) -> None:
-        self.filename: str | None = None
-        self.file_bytes = 0
-        self.values: dict[str, bytes] = {}
-        self._max_file_bytes = max_file_bytes
-        self._chunks: list[bytes] = []
-        self.pending_bytes = 0
-        self._ended = False
-        self._part = ""
-        self._header, self._value, self._disposition = b"", b"", b""
-        try:
-            self._parser = MultipartParser(
-                boundary,
-                {
-                    "on_part_begin": self._on_part,
-                    "on_header_field": self._on_header_field,
-                    "on_header_value": self._on_header_value,
-                    "on_header_end": self._on_header_end,
-                    "on_headers_finished": self._on_headers,
-                    "on_part_data": self._on_data,
-                    "on_end": self._on_end,
-                },
-            )
-        except FormParserError as error:
-            raise _malformed(f"The multipart boundary is not usable: {error}.") from error
-
-    def feed(self, chunk: bytes) -> None:
-        """Parse the next bytes of the body."""
-        try:
-            self._parser.write(chunk)
-        except FormParserError as error:
-            raise _malformed(f"The multipart body is malformed: {error}.") from error
-
-    def take(self) -> bytes:
-        """The file's bytes parsed since the last call."""
-        data, self._chunks, self.pending_bytes = b"".join(self._chunks), [], 0
-        return data
-
-    def finish(self) -> None:
-        """Raises ProblemError unless the form was complete and had a file with something in it."""
-        if not self._ended:
-            raise _malformed("The multipart body ends before its last boundary; send it again in full.")
-        if self.filename is None:
-            raise _invalid(f"There is no field {FILE_FIELD!r}; send the file in a multipart field of that name.")
-        if not self.file_bytes:
-            raise _invalid(SENTENCES[RejectCode.EMPTY_FILE])
-
-    def _on_part(self) -> None:
-        self._disposition = b""
-
-    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header += data[start:end]
-
-    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _on_header_end(self) -> None:
-        if self._header.lower() == b"content-disposition":
-            self._disposition = self._value
-        self._header, self._value = b"", b""
-
-    def _on_headers(self) -> None:
-        _, options = parse_options_header(self._disposition)
-        name = options.get(b"name", b"").decode("utf-8", "replace")
-        if name == FILE_FIELD:
-            self._open_file(options.get(b"filename"))
-        elif name not in FIELD_BYTES:
-            raise _invalid(f"The field {name[:64]!r} is not known; send the file in a field named {FILE_FIELD!r}.")
-        elif name in self.values:
-            raise _invalid(f"The field {name!r} was sent twice.")
-        else:
-            self.values[name] = b""
-        self._part = name
-
-    def _open_file(self, filename: bytes | None) -> None:
-        if filename is None:
-            raise _invalid(f"The field {FILE_FIELD!r} was sent as text; send it as a file with a file name.")
-        if self.filename is not None:
-            raise _invalid("One request takes one file; send each file in its own request.")
-        unescaped = filename.replace(b"%22", b'"')  # browsers escape the quote so
-        self.filename = safe_name(unescaped.decode("utf-8", "replace"))
-
-    def _on_data(self, data: bytes, start: int, end: int) -> None:
-        if self._part == FILE_FIELD:
-            self.file_bytes += end - start
-            if self.file_bytes > self._max_file_bytes:
-                raise ProblemError(
-                    ProblemCode.TOO_LARGE,
-                    f"The file is over the limit of {self._max_file_bytes} bytes; send a smaller one.",
-                )
-            self._chunks.append(data[start:end])
-            self.pending_bytes += end - start
-            return
-        self.values[self._part] += data[start:end]
-        if len(self.values[self._part]) > FIELD_BYTES[self._part]:
-            raise _invalid(f"The field {self._part!r} is over {FIELD_BYTES[self._part]} bytes.")
-
-    def _on_end(self) -> None:
-        self._ended = True
-
-
-async def _chunks(request: Request) -> AsyncIterator[bytes]:
-    stream = aiter(request.stream())
-    while True:
-        try:
-            async with asyncio.timeout(STALL_S):
-                chunk = await anext(stream, None)
-        except TimeoutError as error:
-            raise _malformed(f"Nothing arrived for {STALL_S:.0f} seconds; send the upload again.") from error
-        if chunk is None:
-            return
-        yield chunk
-
-
-@asynccontextmanager
-async def received(request: Request, blobs: BlobStore, max_file_bytes: int) -> AsyncIterator[Upload]:
-    """The request's upload; unless it was committed inside, leaving forgets every byte of it.
-
-    Raises ProblemError for a form that is not one file, ClientDisconnect when the client leaves, StorageFull.
-    """
-    form = FormReader(boundary_of(request.headers.get("content-type")), max_file_bytes)
-    writer = await run_sync(blobs.create)
-    try:
-        async for chunk in _chunks(request):
-            form.feed(chunk)
-            if form.pending_bytes >= BATCH_BYTES:
-                await run_sync(writer.write, form.take())
-        form.finish()
-        await run_sync(writer.write, form.take())
-        yield Upload(
-            writer, form.filename or "", parse_tag(form.values.get("tag")), parse_metadata(form.values.get("metadata"))
+    @classmethod
+    def from_domain(cls, kept: KeptUpload) -> Self:
+        return cls(
+            id=kept.id, filename=kept.filename, bytes=kept.size_bytes, sha256=kept.sha256, expires_at=kept.expires_at
         )
-    finally:
-        with anyio.CancelScope(shield=True):
-            await run_sync(writer.abort)
+
+
+class Announced(BaseModel):
+    """A file that the caller will put into the bucket by itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    filename: str = Field(max_length=1024, examples=["clip.mp4"])
+    bytes: int = Field(gt=0, examples=[1234567])
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Hexadecimal SHA-256 of the file", examples=["0" * 64])
+
+
+class PutView(View):
+    """How to put the file there: one PUT of its bytes to this address, without a key of ours."""
+
+    url: str
+    headers: dict[str, str]
+    expires_at: datetime
+
+
+class AnnouncedView(View):
+    """A file that is awaited. It is complete once `links.complete` was posted to."""
+
+    id: UUID
+    put: PutView
+    links: dict[str, str]
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=AnnouncedView,
+    responses=errors(ProblemCode.INVALID, ProblemCode.CONFLICT, ProblemCode.UNAVAILABLE),
+)
+def announce(announced: Announced, gateway: Services, caller: Submitter) -> AnnouncedView:
+    """Ask for an address to put a file to that does not go through the gateway; where files are kept in a bucket."""
+    if announced.bytes > gateway.settings.max_upload_bytes:
+        raise ProblemError(ProblemCode.TOO_LARGE)
+    key = f"{UPLOADS}/{new_id().hex}"
+    url = gateway.blobs.put_url(key, PUT_S)
+    if url is None:
+        raise ProblemError(ProblemCode.CONFLICT, "There is no bucket here: send the file to PUT /v1/uploads/NAME.")
+    expires_at = datetime.now(UTC) + timedelta(seconds=PUT_S)
+    new = NewUpload(
+        caller.tenant_id, safe_name(announced.filename), key, announced.bytes, announced.sha256, whole=False
+    )
+    kept = gateway.store.keep_upload(new, gateway.settings.sent_ahead_s)
+    return AnnouncedView(
+        id=kept.id,
+        put=PutView(url=url, headers={}, expires_at=expires_at),
+        links={"complete": f"/v1/uploads/{kept.id}/complete"},
+    )
+
+
+@router.post(
+    "/{upload_id}/complete",
+    response_model=UploadView,
+    responses=errors(ProblemCode.NOT_FOUND, ProblemCode.INVALID, ProblemCode.CONFLICT),
+)
+def complete(upload_id: str, gateway: Services, caller: Submitter) -> UploadView:
+    """Say that the file is there. It is read once, to see that it is the one that was announced."""
+    known = parse_id(upload_id)
+    kept = gateway.store.kept_uploads([known], caller.tenant_id, gateway.settings.sent_ahead_s).get(known)
+    if kept is None:
+        raise ProblemError(ProblemCode.NOT_FOUND)
+    if not kept.whole:
+        _complete(gateway, kept)
+    return UploadView.from_domain(kept)
+
+
+@router.put(
+    "/{filename:path}",
+    status_code=201,
+    response_model=UploadView,
+    openapi_extra=FILE,
+    responses=errors(*UPLOADING),
+)
+async def put(filename: str, request: Request, gateway: Services, caller: Submitter) -> UploadView:
+    """Send a file ahead, as the body. A `Content-Digest` or `Repr-Digest` with `sha-256` is checked."""
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise ProblemError(ProblemCode.UNSUPPORTED_MEDIA_TYPE, "Send the file as it is, without a Content-Encoding.")
+    expected = {name: digest for name in DIGESTS if (digest := _digest(request.headers.get(name, ""))) is not None}
+    async with received_alone(request, gateway.blobs, gateway.settings.max_upload_bytes) as writer:
+        for name, digest in expected.items():
+            if digest != writer.sha256:
+                raise ProblemError(ProblemCode.INVALID, f"What arrived is not what {name} announced; send it again.")
+        return UploadView.from_domain(await run_sync(_keep, gateway, caller, writer, safe_name(filename)))
+
+
+def _digest(header: str) -> str | None:
+    """The SHA-256 of a digest header (RFC 9530) in hexadecimal; None if it has none. Raises ProblemError."""
+    found = SHA256_MEMBER.search(header)
+    if found is None:
+        return None
+    try:
+        raw = base64.b64decode(found[1], validate=True)
+    except binascii.Error:
+        raw = b""
+    if len(raw) != 32:
+        raise ProblemError(ProblemCode.BAD_REQUEST, "The digest sha-256 is not 32 bytes in Base64.")
+    return raw.hex()
+
+
+def _keep(gateway: Gateway, caller: Caller, writer: BlobWriter, filename: str) -> KeptUpload:
+    """Commit the file and note it. If Postgres fails in between, the sweeper deletes the orphan."""
+    key = writer.commit()
+    new = NewUpload(caller.tenant_id, filename, key, writer.size, writer.sha256)
+    return gateway.store.keep_upload(new, gateway.settings.sent_ahead_s)
+
+
+def _complete(gateway: Gateway, kept: KeptUpload) -> None:
+    """Check a copy of the file, which no address that was given out can change, and keep that. Raises ProblemError."""
+    blobs, copy = gateway.blobs, f"{UPLOADS}/{new_id().hex}"
+    try:
+        if blobs.size(kept.blob_key) != kept.size_bytes:
+            raise ProblemError(
+                ProblemCode.INVALID, f"What is there is not {kept.size_bytes} bytes; put it there again."
+            )
+        blobs.copy(kept.blob_key, copy)
+    except BlobGone as error:
+        raise ProblemError(ProblemCode.CONFLICT, "The file is not there yet; put it there first.") from error
+    digest = hashlib.sha256()
+    for piece in blobs.pieces(copy, 0, kept.size_bytes):
+        digest.update(piece)
+    same = digest.hexdigest() == kept.sha256 and blobs.size(copy) == kept.size_bytes
+    ours = same and gateway.store.finish_upload(kept.id, copy)
+    blobs.delete(kept.blob_key if ours else copy)
+    if not same:
+        raise ProblemError(ProblemCode.INVALID, "What is there is not what was announced; put it there again.")
