@@ -52,13 +52,14 @@ class _Watched:
 class Client:
     """A connection to one gateway. Errors of the gateway are raised as ProblemError or Unavailable."""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, api_key: str = "") -> None:
         try:
             parts = urlsplit(base_url)
             if parts.scheme not in {"http", "https"} or not parts.hostname:
                 raise ValueError("it must begin with http:// or https:// and name a host")  # noqa: TRY301
             local = parts.hostname in LOOPBACK
-            self._http = httpx.Client(base_url=base_url, timeout=TIMEOUT, trust_env=not local)
+            headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+            self._http = httpx.Client(base_url=base_url, headers=headers, timeout=TIMEOUT, trust_env=not local)
         except (ValueError, httpx.InvalidURL) as error:
             raise ConfigError(f"{base_url!r} is not the address of a gateway: {error}") from error
         self.base_url = base_url
@@ -80,9 +81,17 @@ class Client:
         tag: str | None = None,
         metadata: dict[str, Any] | None = None,
         progress: Progress | None = None,
+        reuse: bool = True,
     ) -> AnalysisView:
-        """Upload a file, streamed from disk. Not repeated on failure: it may have been taken."""
-        fields = {"tag": tag, "metadata": None if metadata is None else json.dumps(metadata)}
+        """Upload a file, streamed from disk. Not repeated on failure: it may have been taken.
+
+        `reuse` allows the findings of an earlier analysis of the same content to be taken over.
+        """
+        fields = {
+            "tag": tag,
+            "metadata": None if metadata is None else json.dumps(metadata),
+            "reuse": None if reuse else "false",
+        }
         data = {name: value for name, value in fields.items() if value is not None}
         try:
             opened = path.open("rb")

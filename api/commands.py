@@ -22,15 +22,23 @@ WAIT_S = 1800.0
 
 def gateway_url(settings: Settings) -> str:
     """The gateway to talk to: the setting, else the one that `clipwarden up` noted. Raises ConfigError."""
-    if settings.api_url:
-        return settings.api_url
+    return settings.api_url or noted(settings, "api", "gateway", "CLIPWARDEN_API_URL")
+
+
+def noted(settings: Settings, name: str, what: str, variable: str) -> str:
+    """An address that `clipwarden up` noted. Raises ConfigError naming the variable to set instead."""
     ready = settings.state_dir / "ready.json"
     try:
-        return str(json.loads(ready.read_text("utf-8"))["api"])
+        return str(json.loads(ready.read_text("utf-8"))[name])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"no gateway is known: run `clipwarden up`, or set CLIPWARDEN_API_URL ({ready} does not name one)"
+            f"no {what} is known: run `clipwarden up`, or set {variable} ({ready} does not name one)"
         ) from error
+
+
+def _client() -> Client:
+    settings = load_settings()
+    return Client(gateway_url(settings), settings.api_key)
 
 
 def submit_main(argv: Sequence[str]) -> int:
@@ -47,7 +55,7 @@ def submit_main(argv: Sequence[str]) -> int:
         raise ConfigError(f"there is no file {', '.join(missing)}")
     views: list[AnalysisView] = []
     failed = False
-    with Client(gateway_url(load_settings())) as client, _progress() as bars:
+    with _client() as client, _progress() as bars:
         for path in arguments.files:
             with _reported(path.name) as outcome:
                 views.append(_upload(client, path, arguments.tag, bars))
@@ -66,7 +74,7 @@ def status_main(argv: Sequence[str]) -> int:
     parser.add_argument("ids", nargs="+", metavar="ID")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     arguments = parser.parse_args(argv)
-    with Client(gateway_url(load_settings())) as client:
+    with _client() as client:
         views = [client.get(analysis_id) for analysis_id in arguments.ids]
     _show(views, as_json=arguments.json)
     return 0

@@ -5,6 +5,10 @@ from typing import Any
 WEIGHTS = "sha256:" + "5e" * 32
 PIPELINE = "sha256:" + "a1" * 32
 
+HERE = "/v1/analyses/019f2b1c-4a00-7c3e-9d2a-0f6c1b7e5a10"
+OPENS = "?expires=1795266000&signature=Zk1vUc0pQ3sT5dJx8bY2nR7wLh4gAe9oMi6qKfVtXyE"
+FACE = f"{HERE}/evidence/visual/forensic_mlp/face-0.jpg{OPENS}"
+
 ANALYSIS: dict[str, Any] = {
     "id": "019f2b1c-4a00-7c3e-9d2a-0f6c1b7e5a10",
     "state": "done",
@@ -16,6 +20,7 @@ ANALYSIS: dict[str, Any] = {
     "from_cache": False,
     "created_at": "2026-11-21T10:00:00Z",
     "finished_at": "2026-11-21T10:00:03Z",
+    "deleted_at": None,
     "tag": "report-4711",
     "metadata": {"account": "a-17"},
     "pipeline": PIPELINE,
@@ -102,6 +107,7 @@ ANALYSIS: dict[str, Any] = {
                         {
                             "kind": "face",
                             "name": "face-0.jpg",
+                            "href": FACE,
                             "bytes": 9140,
                             "time_s": 0.52,
                             "end_s": None,
@@ -135,7 +141,11 @@ ANALYSIS: dict[str, Any] = {
     },
     "error": None,
     "timings_ms": {"queued": 12, "ingest": 900, "visual": 840},
-    "links": {"self": "/v1/analyses/019f2b1c-4a00-7c3e-9d2a-0f6c1b7e5a10"},
+    "links": {
+        "self": HERE,
+        "events": f"{HERE}/events",
+        "media": f"{HERE}/media{OPENS}",
+    },
 }
 
 QUEUED: dict[str, Any] = ANALYSIS | {
@@ -146,6 +156,71 @@ QUEUED: dict[str, Any] = ANALYSIS | {
     "branches": {},
     "verdict": None,
     "timings_ms": {},
+}
+
+LISTED: dict[str, Any] = {
+    "analyses": [
+        {
+            **{name: ANALYSIS[name] for name in ("id", "state", "created_at", "finished_at", "tag", "from_cache")},
+            "filename": "clip.mp4",
+            "kind": "video",
+            "duration_s": 8.0,
+            "lane": "realtime",
+            "batch": None,
+            "label": "fake",
+            "probability": 0.6681877721681662,
+            "error": None,
+            "links": {"self": HERE},
+        }
+    ],
+    "next": "AZ8rHEoAfD6dKg9sG35aEA",
+}
+
+CANCELLED: dict[str, Any] = QUEUED | {
+    "state": "cancelled",
+    "finished_at": "2026-11-21T10:00:03Z",
+}
+
+DELETED: dict[str, Any] = CANCELLED | {
+    "state": "deleted",
+    "deleted_at": "2026-11-21T11:00:00Z",
+    "input": QUEUED["input"] | {"filename": "", "bytes": 0, "sha256": ""},
+    "tag": None,
+    "metadata": {},
+    "links": {"self": HERE, "events": f"{HERE}/events"},
+}
+
+FEEDBACK: dict[str, Any] = {
+    "id": "019f2b1c-9d00-7a11-8c3e-2b6f4d0e9a77",
+    "label": "real",
+    "category": "false_positive",
+    "comment": "The original is on the broadcaster's site.",
+    "created_at": "2026-11-21T10:30:00Z",
+}
+
+SIGLIP_LSTM: dict[str, Any] = {
+    "prediction": "FAKE",
+    "confidence": 0.9,
+    "metadata": {
+        "model_version": "V4",
+        "frames_analyzed": 2,
+        "video_duration": 8.0,
+        "per_frame_scores": [0.8, 0.9],
+        "rolling_average_scores": [0.8, 0.85],
+        "temporal_metrics": {"score_variance": 0.0025, "consistency_score": 0.9},
+    },
+}
+
+LIPFD: dict[str, Any] = {
+    "prediction": "REAL",
+    "confidence": 0.75,
+    "processing_time": 1.5,
+    "frames_analyzed": 2,
+    "frame_predictions": [
+        {"index": 0, "score": 0.125, "prediction": "REAL"},
+        {"index": 1, "score": 0.375, "prediction": "REAL"},
+    ],
+    "metrics": {"final_average_score": 0.25, "window_scores": [0.125, 0.375]},
 }
 
 DETECTORS: dict[str, Any] = {
@@ -170,6 +245,7 @@ DETECTORS: dict[str, Any] = {
             "dtype": "float32",
         },
     ],
+    "policies": ["balanced", "strict"],
 }
 
 READY: dict[str, Any] = {"status": "ready", "checks": {"redis": "ok", "postgres": "ok", "blob_store": "ok"}}
@@ -189,10 +265,119 @@ SEED_DONE: dict[str, Any] = {
     "result": {"verdict": "Deepfake", "confidence": 83.0},
 }
 
+DELIVERY: dict[str, Any] = {
+    "id": "019f2b1c-56b8-7d11-8e0f-3c9a7d5b2e64",
+    "event": "analysis.done",
+    "analysis_id": ANALYSIS["id"],
+    "url": "https://hooks.example.com/clipwarden",
+    "status": "ok",
+    "attempts": 1,
+    "next_attempt_at": None,
+    "created_at": "2026-11-21T10:00:03Z",
+    "finished_at": "2026-11-21T10:00:04Z",
+    "log": [{"at": "2026-11-21T10:00:04Z", "elapsed_ms": 87, "status": 204, "error": None}],
+}
+REPLAYED: dict[str, Any] = {
+    **DELIVERY,
+    "status": "open",
+    "attempts": 0,
+    "next_attempt_at": "2026-11-21T11:30:00Z",
+    "finished_at": None,
+}
+PING: dict[str, Any] = {**REPLAYED, "event": "webhook.ping", "analysis_id": None, "log": []}
+SECRETS: dict[str, Any] = {
+    "secrets": [
+        {
+            "id": "019f2b1c-1111-7d11-8e0f-3c9a7d5b2e64",
+            "secret": "whsec_" + "A" * 43 + "=",
+            "created_at": "2026-11-21T09:00:00Z",
+            "expires_at": None,
+        }
+    ]
+}
+
+UPLOADED: dict[str, Any] = {
+    "id": "019f2b1c-2222-7d11-8e0f-3c9a7d5b2e64",
+    "filename": "clip.mp4",
+    "bytes": 1234567,
+    "sha256": "0" * 64,
+    "expires_at": "2026-11-22T10:00:00Z",
+}
+
+ANNOUNCED: dict[str, Any] = {
+    "id": UPLOADED["id"],
+    "put": {
+        "url": "https://bucket.example.com/uploads/019f2b1c?X-Amz-Signature=0",
+        "headers": {},
+        "expires_at": "2026-11-21T11:00:00Z",
+    },
+    "links": {"complete": f"/v1/uploads/{UPLOADED['id']}/complete"},
+}
+
+BATCH: dict[str, Any] = {
+    "id": "019f2b1c-3333-7d11-8e0f-3c9a7d5b2e64",
+    "tag": "monday",
+    "created_at": "2026-11-21T10:00:00Z",
+    "total": 2,
+    "accepted": 1,
+    "refused": 1,
+    "ended": 0,
+    "states": {"queued": 1},
+    "labels": {},
+    "items": [
+        {
+            "index": 0,
+            "id": ANALYSIS["id"],
+            "state": "queued",
+            "label": None,
+            "error": None,
+            "links": {"self": f"/v1/analyses/{ANALYSIS['id']}"},
+        },
+        {
+            "index": 1,
+            "id": None,
+            "state": None,
+            "label": None,
+            "error": {"code": "invalid", "message": "The field 'tga' is not known."},
+            "links": {},
+        },
+    ],
+    "next": None,
+    "links": {
+        "self": "/v1/batches/019f2b1c-3333-7d11-8e0f-3c9a7d5b2e64",
+        "analyses": "/v1/analyses?batch=019f2b1c-3333-7d11-8e0f-3c9a7d5b2e64",
+    },
+}
+
 EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("/v1/analyses", "post"): QUEUED,
+    ("/v1/analyses", "get"): LISTED,
     ("/v1/analyses/{analysis_id}", "get"): ANALYSIS,
+    ("/v1/analyses/{analysis_id}", "delete"): DELETED,
+    ("/v1/analyses/{analysis_id}/cancel", "post"): CANCELLED,
+    ("/v1/analyses/{analysis_id}/rerun", "post"): QUEUED | {"rerun_of": "019f2b1b-0000-7c3e-9d2a-0f6c1b7e5a10"},
+    ("/v1/analyses/{analysis_id}/feedback", "post"): FEEDBACK,
+    ("/v1/analyses/{analysis_id}/feedback", "get"): {"feedback": [FEEDBACK]},
+    ("/v1/analyses/{analysis_id}/verdict", "get"): {
+        "policy": "low-false-positive",
+        "label": "inconclusive",
+        "probability": 0.6681877721681662,
+        "head": "visual",
+    },
+    ("/v1/analyses/{analysis_id}/views/siglip-lstm", "get"): SIGLIP_LSTM,
+    ("/v1/analyses/{analysis_id}/views/lipfd", "get"): LIPFD,
+    ("/v1/uploads/{filename}", "put"): UPLOADED,
+    ("/v1/uploads", "post"): ANNOUNCED,
+    ("/v1/uploads/{upload_id}/complete", "post"): UPLOADED,
+    ("/v1/batches", "post"): BATCH,
+    ("/v1/batches/{batch_id}", "get"): BATCH,
     ("/v1/detectors", "get"): DETECTORS,
+    ("/v1/webhooks/deliveries", "get"): {"deliveries": [DELIVERY], "next": None},
+    ("/v1/webhooks/deliveries/{delivery_id}", "get"): DELIVERY,
+    ("/v1/webhooks/deliveries/{delivery_id}/replay", "post"): REPLAYED,
+    ("/v1/webhooks/test", "post"): PING,
+    ("/v1/webhooks/secrets", "get"): SECRETS,
+    ("/v1/webhooks/secrets/rotate", "post"): SECRETS,
     ("/", "get"): {"service": "clipwarden", "links": {"analyses": "/v1/analyses", "openapi": "/openapi.json"}},
     ("/livez", "get"): {"status": "alive"},
     ("/readyz", "get"): READY,

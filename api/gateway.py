@@ -1,8 +1,9 @@
 """What the routes do behind HTTP: take an upload over into the store and the queue, and read analyses back."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,15 +15,18 @@ from anyio.to_thread import run_sync
 from fastapi import Depends, Request
 
 from clipwarden.api.access import Caller
-from clipwarden.api.uploads import Upload
+from clipwarden.api.links import Signer
+from clipwarden.api.schemas import AnalysisView
+from clipwarden.api.waiting import Waiting
 from clipwarden.shared import queue
 from clipwarden.shared.blobs import BlobStore, open_blobs
 from clipwarden.shared.codes import ProblemCode
-from clipwarden.shared.contracts import Analysis, AnalysisState, Manifest, Stage
+from clipwarden.shared.contracts import Analysis, AnalysisState, Lane, Manifest, Stage
 from clipwarden.shared.errors import ClipwardenError, ProblemError, Unavailable
 from clipwarden.shared.logs import log_context, logger
 from clipwarden.shared.settings import Settings
-from clipwarden.shared.store import NewAnalysis, Store
+from clipwarden.shared.store import KeyClaim, NewAnalysis, Store
+from clipwarden.shared.telling import tell
 
 CHECK_S = 3.0
 SEND_S = 1.0
@@ -40,19 +44,22 @@ class Gateway:
     settings: Settings
     store: Store
     blobs: BlobStore
+    signer: Signer
+    waiting: Waiting
     senders: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SENDERS, "send"))
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
         """Connect. Raises ConfigError for missing settings or another installation's blob store, or Unavailable."""
         settings.need("database_url", "redis_url")
-        gateway = cls(settings, Store(settings.database_url, POOL_SIZE), open_blobs(settings))
+        store = Store(settings.database_url, POOL_SIZE)
         try:
-            gateway.check_blobs()
+            blobs = open_blobs(settings)
+            blobs.check(store.store_id())
+            return cls(settings, store, blobs, Signer(store.link_secret(), settings.link_lifetime_s), Waiting(store))
         except BaseException:
-            gateway.close()
+            store.close()
             raise
-        return gateway
 
     def close(self) -> None:
         self.senders.shutdown(wait=False, cancel_futures=True)
@@ -72,33 +79,30 @@ class Gateway:
     def manifest(self) -> tuple[str, Manifest]:
         """The current pipeline's id and manifest."""
         pipeline = self.pipeline()
+        return pipeline, self.manifest_of(pipeline)
+
+    def manifest_of(self, pipeline: str) -> Manifest:
         manifest = self.store.manifest(pipeline)
         assert manifest is not None, "pipelines are never deleted"
-        return pipeline, manifest
+        return manifest
 
-    def accept(self, caller: Caller, upload: Upload, pipeline: str) -> Analysis:
-        """Commit the upload and open its analysis. From here on it will be examined, sent by us or by the sweeper.
-
-        If Postgres fails here the file stays, since the commit may have gone through; the sweeper deletes orphans.
-        """
-        key = upload.writer.commit()
-        new = NewAnalysis(
-            filename=upload.filename,
-            size_bytes=upload.writer.size,
-            sha256=upload.writer.sha256,
-            upload_key=key,
-            pipeline=pipeline,
-            deadline_s=self.settings.deadline_s,
-            tag=upload.tag,
-            metadata=upload.metadata,
-            tenant_id=caller.tenant_id,
-        )
-        analysis_id = self.store.submit(new)
+    def accept(
+        self,
+        caller: Caller,
+        new: NewAnalysis,
+        upload_id: UUID | None = None,
+        claim: KeyClaim | None = None,
+        fingerprint: str = "",
+    ) -> Analysis:
+        """Open an analysis. From here on it will be examined, sent by us or by the sweeper."""
+        analysis_id = self.store.submit(new, upload_id, claim, fingerprint)
         try:
-            return self.analysis(caller, analysis_id)
+            taken = self.analysis(caller, analysis_id)
         except ClipwardenError as error:  # taken is taken: an error now would only make the client send it again
             log.warning("taken but not read back", analysis_id=str(analysis_id), reason=str(error))
             return _as_submitted(analysis_id, new)
+        self._drop_copy(new, taken)
+        return taken
 
     def analysis(self, caller: Caller, analysis_id: UUID) -> Analysis:
         """Raises ProblemError for an unknown id, and for another tenant's."""
@@ -106,6 +110,10 @@ class Gateway:
         if found is None:
             raise ProblemError(ProblemCode.NOT_FOUND)
         return found
+
+    def view(self, analysis: Analysis) -> AnalysisView:
+        """The analysis as it is told, with links that open its files and what is ahead of it."""
+        return AnalysisView.from_domain(analysis, self.signer, self.waiting.outlook(analysis))
 
     def check_blobs(self) -> None:
         """Raises ConfigError or Unavailable unless the blob store is the one this database knows."""
@@ -121,13 +129,23 @@ class Gateway:
         except (redis.RedisError, OSError) as error:
             raise Unavailable(f"Redis did not answer: {error}") from error
 
-    async def send(self, analysis_id: UUID) -> None:
+    async def send(self, analysis: Analysis) -> None:
         """Try to send an analysis to the workers, for a second at most; otherwise the sweeper sends it."""
-        sent = self.senders.submit(copy_context().run, self._send, analysis_id)
+        sent = self.senders.submit(copy_context().run, self._send, analysis.id, analysis.lane)
         try:
             await asyncio.wait_for(asyncio.wrap_future(sent), SEND_S)
         except TimeoutError:
-            log.warning("not sent in time", analysis_id=str(analysis_id))
+            log.warning("not sent in time", analysis_id=str(analysis.id))
+
+    def send_later(self, analyses: Sequence[tuple[UUID, Lane]]) -> None:
+        """Send many analyses in a thread that may hang; what is not sent, the sweeper sends."""
+
+        def send() -> None:
+            for analysis_id, lane in analyses:
+                if not self._send(analysis_id, lane):
+                    return
+
+        self.senders.submit(copy_context().run, send)
 
     async def readiness(self) -> dict[str, bool]:
         """Each service, and whether it answered in time; why not is in the log."""
@@ -135,13 +153,26 @@ class Gateway:
         answers = await asyncio.gather(*(_answers(name, check) for name, check in checks.items()))
         return dict(zip(checks, answers, strict=True))
 
-    def _send(self, analysis_id: UUID) -> None:
+    def _send(self, analysis_id: UUID, lane: Lane) -> bool:
+        """Send what a fresh analysis begins with, False if that did not go through; or tell how it ended at once."""
         with log_context(analysis_id=str(analysis_id)):
             try:
-                queue.send(self.settings, queue.Task.INGEST, analysis_id)
-                self.store.mark_sent(analysis_id, [Stage.INGEST], self.settings.resend_after_s)
+                if task := self.store.next_task(analysis_id):
+                    queue.send(self.settings, task, analysis_id, lane)
+                    self.store.mark_sent(analysis_id, [Stage.FETCH, Stage.INGEST], self.settings.resend_after_s)
+                else:
+                    tell(self.settings, self.store, analysis_id)
             except Unavailable as error:
                 log.warning("not sent, left to the sweeper", reason=str(error))
+                return False
+        return True
+
+    def _drop_copy(self, new: NewAnalysis, taken: Analysis) -> None:
+        """Delete the file that came with an analysis, if that names one of the same bytes that was there already."""
+        if new.upload_key and taken.upload_key not in {None, new.upload_key}:
+            with suppress(Unavailable):  # then the sweeper finds it
+                for key in self.store.unknown_uploads([new.upload_key]):
+                    self.blobs.delete(key)
 
 
 def _as_submitted(analysis_id: UUID, new: NewAnalysis) -> Analysis:

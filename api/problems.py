@@ -69,6 +69,8 @@ def from_error(error: ClipwardenError, *, path: str, request_id: str) -> Respons
     """The problem document of one of our errors. What an inner service said goes to the log, not to the caller."""
     if isinstance(error, ProblemError):
         headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+        if error.code == ProblemCode.UNAUTHORIZED:
+            headers["WWW-Authenticate"] = 'Bearer realm="clipwarden"'
         return problem(error.code, error.detail, path=path, request_id=request_id, headers=headers)
     if isinstance(error, Unavailable):
         log.warning("unavailable", code=error.code, reason=str(error), request_id=request_id)

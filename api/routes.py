@@ -7,13 +7,15 @@ from fastapi import APIRouter, Request, Response
 
 from clipwarden.api.access import Reader, Submitter
 from clipwarden.api.gateway import Services
-from clipwarden.api.openapi import UPLOAD, UPLOADING, errors, headers
+from clipwarden.api.openapi import OPENING, SUBMISSION, errors, headers
+from clipwarden.api.preferences import ended, wait_of
 from clipwarden.api.schemas import AnalysisView, DetectorsView, LiveView, ReadyView, RootView
-from clipwarden.api.uploads import received
+from clipwarden.api.submitting import taken
+from clipwarden.api.waiting import pause_s
 from clipwarden.shared.codes import ProblemCode
 from clipwarden.shared.errors import ProblemError
 
-POLL_S = "1"
+ACCEPTED = {"Location": "Where to read the analysis", "Preference_Applied": "What was heeded of `Prefer`"}
 
 router = APIRouter()
 
@@ -30,22 +32,26 @@ def parse_id(text: str) -> UUID:
     "/v1/analyses",
     status_code=202,
     response_model=AnalysisView,
-    openapi_extra=UPLOAD,
+    openapi_extra=SUBMISSION,
     responses={
-        202: headers(Location="Where to read the analysis", Retry_After="Seconds to wait before reading it"),
-        **errors(*UPLOADING),
+        200: {"model": AnalysisView, "description": "It has ended already", **headers(**ACCEPTED)},
+        202: headers(**ACCEPTED, Retry_After="Seconds to wait before reading it"),
+        **errors(*OPENING),
     },
     tags=["analyses"],
 )
 async def submit(request: Request, response: Response, gateway: Services, caller: Submitter) -> AnalysisView:
-    """Upload a file to have it examined. The answer comes as soon as the file is stored and queued."""
-    pipeline = await run_sync(gateway.pipeline)
-    async with received(request, gateway.blobs, gateway.settings.max_upload_bytes) as upload:
-        analysis = await run_sync(gateway.accept, caller, upload, pipeline)
-    await gateway.send(analysis.id)
-    view = AnalysisView.from_domain(analysis)
+    """Have a file examined that is sent here, was sent ahead, or can be fetched. The answer comes once it is queued."""
+    analysis = await taken(request, gateway, caller)
+    if wait_s := wait_of(request):
+        analysis = await ended(request, gateway, caller, analysis, wait_s)
+        response.headers["Preference-Applied"] = f"wait={wait_s}"
+    view = await run_sync(gateway.view, analysis)
     response.headers["Location"] = view.links["self"]
-    response.headers["Retry-After"] = POLL_S
+    if view.ended:
+        response.status_code = 200
+    else:
+        response.headers["Retry-After"] = str(pause_s(view.eta_s))
     return view
 
 
@@ -60,9 +66,9 @@ async def submit(request: Request, response: Response, gateway: Services, caller
 )
 def show(analysis_id: str, response: Response, gateway: Services, caller: Reader) -> AnalysisView:
     """Read an analysis: its progress, then what every branch found and the verdict."""
-    view = AnalysisView.from_domain(gateway.analysis(caller, parse_id(analysis_id)))
+    view = gateway.view(gateway.analysis(caller, parse_id(analysis_id)))
     if not view.ended:
-        response.headers["Retry-After"] = POLL_S
+        response.headers["Retry-After"] = str(pause_s(view.eta_s))
     return view
 
 
@@ -72,18 +78,18 @@ def show(analysis_id: str, response: Response, gateway: Services, caller: Reader
     responses=errors(ProblemCode.UNAVAILABLE),
     tags=["detectors"],
 )
-def detectors(gateway: Services) -> DetectorsView:
+def detectors(gateway: Services, _: Reader) -> DetectorsView:
     """The detectors that new analyses are examined with, and the state of each."""
     return DetectorsView.from_domain(*gateway.manifest())
 
 
-@router.get("/", response_model=RootView, responses=errors(), tags=["health"])
+@router.get("/", response_model=RootView, responses=errors(public=True), tags=["health"])
 async def root() -> RootView:
     """Where to go from here."""
     return RootView(service="clipwarden", links={"analyses": "/v1/analyses", "openapi": "/openapi.json"})
 
 
-@router.get("/livez", response_model=LiveView, responses=errors(), tags=["health"])
+@router.get("/livez", response_model=LiveView, responses=errors(public=True), tags=["health"])
 async def livez() -> LiveView:
     """Whether this process answers at all; nothing behind it is asked."""
     return LiveView(status="alive")
@@ -92,7 +98,7 @@ async def livez() -> LiveView:
 @router.get(
     "/readyz",
     response_model=ReadyView,
-    responses=errors(ProblemCode.UNAVAILABLE),
+    responses=errors(ProblemCode.UNAVAILABLE, public=True),
     tags=["health"],
 )
 async def readyz(gateway: Services) -> ReadyView:

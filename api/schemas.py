@@ -1,14 +1,19 @@
 """The JSON of `/v1`: every name a client reads is chosen here, and each view is made from its domain value."""
 
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from clipwarden.api.links import Links, Signer, address
 from clipwarden.api.progress import EARLY, Phase, percent, phase
+from clipwarden.api.waiting import UNKNOWN, Outlook
 from clipwarden.shared.codes import SENTENCES
 from clipwarden.shared.contracts import (
+    Alternative,
     Analysis,
     AnalysisState,
     Box,
@@ -19,6 +24,7 @@ from clipwarden.shared.contracts import (
     Exhibit,
     ExhibitKind,
     Label,
+    Lane,
     Manifest,
     MediaKind,
     MediaProbe,
@@ -28,6 +34,7 @@ from clipwarden.shared.contracts import (
     Verdict,
 )
 from clipwarden.shared.hints import hints
+from clipwarden.shared.store import Feedback, Listed
 
 
 class View(BaseModel):
@@ -193,16 +200,18 @@ class EvidenceView(View):
 
     kind: ExhibitKind
     name: str
+    href: str = Field(description="Opens it for an hour or so, without a key")
     bytes: int
     time_s: float | None = Field(description="When it was seen, or where the stretch it shows begins")
     end_s: float | None = Field(description="Where that stretch ends; null for a moment")
     box: Box | None = Field(description="x1 y1 x2 y2 in pixels of the displayed frame, to lay the picture over it")
 
     @classmethod
-    def from_domain(cls, shown: Exhibit) -> Self:
+    def from_domain(cls, shown: Exhibit, href: str) -> Self:
         return cls(
             kind=shown.kind,
             name=shown.name,
+            href=href,
             bytes=shown.size_bytes,
             time_s=shown.time_s,
             end_s=shown.end_s,
@@ -228,7 +237,7 @@ class DetectorView(View):
     evidence: list[EvidenceView]
 
     @classmethod
-    def from_domain(cls, outcome: DetectorOutcome) -> Self:
+    def from_domain(cls, outcome: DetectorOutcome, href: Callable[[str], str]) -> Self:
         found = outcome.evidence
         return cls(
             name=outcome.name,
@@ -245,7 +254,7 @@ class DetectorView(View):
             else [],
             gaps=[GapView(start_s=g.start_s, end_s=g.end_s, code=g.code) for g in found.gaps] if found else [],
             facts=found.facts if found else {},
-            evidence=[EvidenceView.from_domain(e) for e in found.exhibits] if found else [],
+            evidence=[EvidenceView.from_domain(e, href(e.name)) for e in found.exhibits] if found else [],
         )
 
 
@@ -259,14 +268,18 @@ class BranchView(View):
     detectors: list[DetectorView]
 
     @classmethod
-    def from_domain(cls, row: StageRow) -> Self:
+    def from_domain(cls, row: StageRow, links: Links) -> Self:
         result = None if row.outcome is None else BranchResult.model_validate(row.outcome)
         return cls(
             status=row.status,
             code=row.code,
             message=row.message or (row.code and SENTENCES.get(row.code)),
             elapsed_ms=result.elapsed_ms if result else None,
-            detectors=[DetectorView.from_domain(d) for d in result.detectors] if result else [],
+            detectors=[
+                DetectorView.from_domain(d, partial(links.evidence, result.branch, d.name)) for d in result.detectors
+            ]
+            if result
+            else [],
         )
 
 
@@ -319,6 +332,39 @@ class VerdictView(View):
         )
 
 
+class WhatIfView(View):
+    """What one policy says of the evidence."""
+
+    policy: str
+    label: Label
+    probability: float | None
+    head: str | None
+
+    @classmethod
+    def from_domain(cls, said: Alternative) -> Self:
+        return cls(policy=said.policy, label=said.label, probability=said.probability, head=said.head)
+
+
+class FeedbackView(View):
+    """What somebody says of an analysis."""
+
+    id: UUID
+    label: str
+    category: str
+    comment: str | None
+    created_at: datetime
+
+    @classmethod
+    def from_domain(cls, said: Feedback) -> Self:
+        return cls(
+            id=said.id, label=said.label, category=said.category, comment=said.comment, created_at=said.created_at
+        )
+
+
+class FeedbackListView(View):
+    feedback: list[FeedbackView]
+
+
 class AnalysisView(View):
     """An analysis, at whatever point of its way it is."""
 
@@ -326,12 +372,13 @@ class AnalysisView(View):
     state: AnalysisState
     stage: Phase | None = Field(description="What a running analysis works on")
     percent: int = Field(ge=0, le=100)
-    queue_position: int | None
-    eta_s: float | None
+    queue_position: int | None = Field(description="1 is next; null once work on it began")
+    eta_s: float | None = Field(description="Seconds until it ends, as an estimate; null where nobody knows")
     rerun_of: UUID | None
     from_cache: bool
     created_at: datetime
     finished_at: datetime | None
+    deleted_at: datetime | None = Field(description="When its file, its evidence and all that was found were deleted")
     tag: str | None
     metadata: dict[str, Any]
     pipeline: str
@@ -347,28 +394,30 @@ class AnalysisView(View):
         return self.finished_at is not None
 
     @classmethod
-    def from_domain(cls, analysis: Analysis) -> Self:
+    def from_domain(cls, analysis: Analysis, signer: Signer | None = None, outlook: Outlook = UNKNOWN) -> Self:
+        links = Links(analysis, signer)
         rows = {Branch(r.stage): r for r in analysis.stages if r.stage not in EARLY}
         return cls(
             id=analysis.id,
             state=analysis.state,
             stage=phase(analysis) if analysis.state is AnalysisState.RUNNING else None,
             percent=percent(analysis),
-            queue_position=None,
-            eta_s=None,
+            queue_position=outlook.position,
+            eta_s=outlook.eta_s,
             rerun_of=analysis.rerun_of,
             from_cache=analysis.from_cache,
             created_at=analysis.created_at,
             finished_at=analysis.finished_at,
+            deleted_at=analysis.deleted_at,
             tag=analysis.tag,
             metadata=analysis.metadata,
             pipeline=analysis.pipeline,
             input=InputView.from_domain(analysis),
-            branches={b: BranchView.from_domain(rows[b]) for b in Branch if b in rows},
+            branches={b: BranchView.from_domain(rows[b], links) for b in Branch if b in rows},
             verdict=VerdictView.from_domain(analysis.verdict) if analysis.verdict else None,
             error=_error(analysis),
             timings_ms=_timings(analysis),
-            links={"self": f"/v1/analyses/{analysis.id}"},
+            links=links.told(),
         )
 
 
@@ -382,6 +431,53 @@ def _timings(analysis: Analysis) -> dict[str, int]:
     spans = {row.stage.value: (row.started_at, row.finished_at) for row in analysis.stages}
     spans = {"queued": (analysis.created_at, analysis.started_at), **spans}
     return {name: round(1000 * (end - start).total_seconds()) for name, (start, end) in spans.items() if start and end}
+
+
+class SummaryView(View):
+    """An analysis in a list; `links.self` tells the rest."""
+
+    id: UUID
+    state: AnalysisState
+    created_at: datetime
+    finished_at: datetime | None
+    filename: str
+    kind: MediaKind | None
+    duration_s: float | None
+    tag: str | None
+    lane: Lane
+    batch: UUID | None
+    from_cache: bool
+    label: Label | None
+    probability: float | None
+    error: ErrorView | None
+    links: dict[str, str]
+
+    @classmethod
+    def from_domain(cls, listed: Listed) -> Self:
+        return cls(
+            id=listed.id,
+            state=listed.state,
+            created_at=listed.created_at,
+            finished_at=listed.finished_at,
+            filename=listed.filename,
+            kind=listed.kind,
+            duration_s=listed.duration_s,
+            tag=listed.tag,
+            lane=listed.lane,
+            batch=listed.batch_id,
+            from_cache=listed.from_cache,
+            label=listed.label,
+            probability=listed.probability,
+            error=ErrorView(code=listed.code, message=SENTENCES.get(listed.code, listed.code)) if listed.code else None,
+            links={"self": address(listed.id)},
+        )
+
+
+class ListView(View):
+    """A page of analyses, newest first. `next` is the cursor of the page after it, null on the last one."""
+
+    analyses: list[SummaryView]
+    next: str | None
 
 
 class DetectorInfo(View):
@@ -401,11 +497,12 @@ class DetectorsView(View):
 
     pipeline: str
     detectors: list[DetectorInfo]
+    policies: list[str] = Field(description="What verdicts can be given by; the first is the default")
 
     @classmethod
     def from_domain(cls, pipeline: str, manifest: Manifest) -> Self:
         listed = [DetectorInfo(**d.model_dump(exclude={"needs"})) for d in manifest.detectors]
-        return cls(pipeline=pipeline, detectors=listed)
+        return cls(pipeline=pipeline, detectors=listed, policies=list(manifest.policies))
 
 
 class RootView(View):

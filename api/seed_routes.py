@@ -3,16 +3,15 @@
 from typing import Literal, Self
 from uuid import UUID
 
-from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from clipwarden.api.access import Reader, Submitter
 from clipwarden.api.gateway import Services
-from clipwarden.api.openapi import UPLOAD, UPLOADING, errors
+from clipwarden.api.openapi import FORM_ONLY, OPENING, errors
 from clipwarden.api.progress import Phase, percent, phase
 from clipwarden.api.routes import parse_id
-from clipwarden.api.uploads import received
+from clipwarden.api.submitting import taken
 from clipwarden.shared.codes import SENTENCES, FailCode, ProblemCode
 from clipwarden.shared.contracts import TERMINAL_STATES, Analysis, AnalysisState, Label
 
@@ -97,15 +96,12 @@ def _error(analysis: Analysis) -> str:
     status_code=202,
     response_model=SeedStatus,
     response_model_exclude_none=True,
-    openapi_extra=UPLOAD,
-    responses=errors(*UPLOADING),
+    openapi_extra=FORM_ONLY,
+    responses=errors(*OPENING),
 )
 async def analyze(request: Request, gateway: Services, caller: Submitter) -> SeedStatus:
     """Upload a file, in the seeds' contract."""
-    pipeline = await run_sync(gateway.pipeline)
-    async with received(request, gateway.blobs, gateway.settings.max_upload_bytes) as upload:
-        analysis = await run_sync(gateway.accept, caller, upload, pipeline)
-    await gateway.send(analysis.id)
+    analysis = await taken(request, gateway, caller, form_only=True)
     return SeedStatus(analysisId=analysis.id, status="processing", percent=0, stageName="Queued")
 
 

@@ -13,10 +13,12 @@ def local_manifest() -> Manifest:
     """Everything installed here. Imports every ready detector's libraries."""
     from clipwarden.models.faces import FaceDetector
 
+    bundle, digest = read_bundle(bundle_path())
     return Manifest(
         detectors=tuple(_entry(name, entry) for name, entry in weights_table().items()),
         faces=FaceDetector.VERSION,
-        fusion=read_bundle(bundle_path())[1],
+        fusion=digest,
+        policies=(bundle.policy, *sorted(set(bundle.policies) - {bundle.policy})),
     )
 
 

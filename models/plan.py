@@ -42,6 +42,11 @@ def plan(probe: MediaProbe, manifest: Manifest) -> tuple[SamplingPlan, dict[Bran
     return SamplingPlan(views=views, sounds=_sounds(heard, probe.duration_s)), skips
 
 
+def unready(manifest: Manifest) -> dict[Branch, SkipCode]:
+    """Why each branch without a ready detector cannot run, whatever the file."""
+    return {b: _not_ready([d for d in manifest.detectors if d.branch is b]) for b in Branch if not manifest.ready(b)}
+
+
 def _skip(branch: Branch, probe: MediaProbe, manifest: Manifest) -> SkipCode | None:
     ready = manifest.ready(branch)
     if not ready:

@@ -109,9 +109,7 @@ def restricted(manifest: Manifest, only: frozenset[str]) -> Manifest:
         raise ConfigError(
             f"no such ready detector: {', '.join(sorted(unusable))}; ready are {', '.join(sorted(ready))}"
         )
-    off = {"state": DetectorState.DISABLED, "weights": None}
-    chosen = (d.model_copy(update=off) if only and d.name in ready - only else d for d in manifest.detectors)
-    return manifest.model_copy(update={"detectors": tuple(chosen)})
+    return manifest.only(only or None)
 
 
 def examine(path: Path, laboratory: Laboratory, show: bool = False) -> Examined:

@@ -48,8 +48,8 @@ def gate_of(manifest: Manifest) -> ManifestDetector | None:
     return next((d for d in manifest.ready(Branch.VISUAL) if d.name == GATE), None)
 
 
-def decidable(bundle: FusionBundle, listening: Sequence[ManifestDetector]) -> bool:
-    """Whether the bundle's heads can judge what is left of a clip when the gate spares the rest.
+def decidable(bundle: FusionBundle, listening: Sequence[ManifestDetector], policy: str | None = None) -> bool:
+    """Whether the bundle's heads can judge, by this policy or its own, what is left when the gate spares the rest.
 
     `listening` are the detectors of sound that run all the same. There must be a head for the gate alone, since they
     may find nothing to judge, and if there are any, one that weighs the gate together with some of them.
@@ -57,7 +57,7 @@ def decidable(bundle: FusionBundle, listening: Sequence[ManifestDetector]) -> bo
     heads = [
         {CATALOGUE[name].detector for name in head.feature_cols}
         for head in bundle.heads
-        if bundle.policy in head.thresholds
+        if (policy or bundle.policy) in head.thresholds
     ]
     heard = {d.name for d in listening}
     return {GATE} in heads and (not heard or any(GATE in h and h & heard and h <= heard | {GATE} for h in heads))

@@ -28,6 +28,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "import and export heads, choose policies, replay stored analyses under another bundle",
     ),
     "serve": ("clipwarden.api.app:main", "run the gateway"),
+    "keys": ("clipwarden.api.keys:main", "make, list and revoke API keys"),
+    "webhooks": ("clipwarden.api.webhook_commands:main", "show and rotate the secrets that sign callbacks"),
     "worker": ("clipwarden.workers.serve:main", "run the worker of one queue"),
     "sweep": (
         "clipwarden.workers.sweep:main",

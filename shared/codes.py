@@ -81,7 +81,7 @@ SENTENCES: dict[str, str] = {
     SkipCode.TOO_FEW_FRAMES: "The clip has too few frames for this branch; send a longer clip.",
     SkipCode.NOT_APPLICABLE: "This branch does not apply to this kind of file.",
     SkipCode.NO_WEIGHTS: "No detector of this branch is installed, so it took no part; see `clipwarden models list`.",
-    SkipCode.DISABLED: "This branch is switched off by the operator.",
+    SkipCode.DISABLED: "The operator switched this branch off, or none of its detectors was asked for.",
     SkipCode.GATED: "The first look found nothing suspicious, so the costly branches were not run.",
     RejectCode.EMPTY_FILE: "The file is empty; check the upload and send it again.",
     RejectCode.NOT_MEDIA: "The file is not video, audio or a picture; send the media file itself.",

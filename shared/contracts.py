@@ -3,6 +3,7 @@
 Arrays never appear here (see `clip`). Unknown fields are refused, and so are states that contradict themselves.
 """
 
+from collections.abc import Collection
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, Self
@@ -209,14 +210,29 @@ class ManifestDetector(Contract):
 
 
 class Manifest(Contract):
-    """A pipeline: the detectors, the faces and the fusion that one analysis is bound to."""
+    """A pipeline: the detectors, the faces and the fusion that one analysis is bound to.
+
+    `policies` are the fusion's, the one that verdicts follow by default first.
+    """
 
     detectors: tuple[ManifestDetector, ...]
     faces: str
     fusion: Digest
+    policies: tuple[str, ...] = ()
 
     def ready(self, branch: Branch) -> tuple[ManifestDetector, ...]:
         return tuple(d for d in self.detectors if d.branch is branch and d.state is DetectorState.READY)
+
+    def only(self, names: Collection[str] | None) -> Self:
+        """The pipeline with every ready detector but these disabled; unchanged for None."""
+        if names is None:
+            return self
+        off = {"state": DetectorState.DISABLED, "weights": None}
+        chosen = (
+            d.model_copy(update=off) if d.state is DetectorState.READY and d.name not in names else d
+            for d in self.detectors
+        )
+        return self.model_copy(update={"detectors": tuple(chosen)})
 
 
 class ViewPlan(Contract):
@@ -302,7 +318,8 @@ class DetectorOutcome(Contract):
 class BranchResult(Contract):
     """What became of one branch; ok exactly if one of its detectors is.
 
-    `folder` is where in the blob store the files of its exhibits lie, in one folder for each detector.
+    `folder` is where in the blob store the files of its exhibits lie, in one folder for each detector. `reused`: it was
+    found for an earlier analysis of the same content.
     """
 
     branch: Branch
@@ -312,6 +329,7 @@ class BranchResult(Contract):
     detectors: tuple[DetectorOutcome, ...] = ()
     elapsed_ms: int = Field(default=0, ge=0)
     folder: str | None = None
+    reused: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -348,6 +366,15 @@ class Range(Contract):
     peak: Score
 
 
+class Alternative(Contract):
+    """What another policy would say of the same evidence, by the head that can follow it."""
+
+    policy: str
+    label: Label
+    probability: Score | None
+    head: str | None
+
+
 class Verdict(Contract):
     """The fused answer. `baseline_logit` plus all contributions is logit(probability), exactly.
 
@@ -368,6 +395,7 @@ class Verdict(Contract):
     ranges: tuple[Range, ...] = ()
     localised: bool = False
     out_of_domain: bool | None = None
+    alternatives: tuple[Alternative, ...] = ()
 
     @model_validator(mode="after")
     def _no_number_without_a_head(self) -> Self:
@@ -424,3 +452,4 @@ class Analysis(Contract):
     detectors: tuple[str, ...] | None = None
     source_url: str | None = None
     upload_key: str | None = None
+    deleted_at: datetime | None = None

@@ -1,8 +1,9 @@
 """Evidence in the blob store: the files that stage rows name, kept as long as their analysis.
 
 They lie under `evidence/ANALYSIS/BRANCH/TOKEN/DETECTOR/NAME`. The token is that of the lease they were made under, so
-that a worker that lost its lease never writes among the files of the one that has it; a row names its own folder, and
-what no row names goes when the analysis is deleted.
+that a worker that lost its lease never writes among the files of the one that has it; a row names its own folder, or
+that of the analysis of the same content whose findings it took over. A folder goes with the last row that names it, and
+what no row names with the last of its analysis.
 """
 
 from collections.abc import Mapping

@@ -8,7 +8,7 @@ from uuid import UUID
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from clipwarden.shared.contracts import Branch, Stage
+from clipwarden.shared.contracts import Branch, Lane, Stage
 from clipwarden.shared.errors import Unavailable
 from clipwarden.shared.settings import Settings
 
@@ -22,9 +22,11 @@ class Queue(StrEnum):
     LIPSYNC = "lipsync"
     CLIP = "clip"
     FUSION = "fusion"
+    NOTIFY = "notify"
 
 
 class Task(StrEnum):
+    FETCH = "clipwarden.fetch"
     INGEST = "clipwarden.ingest"
     ASSESS_VISUAL = "clipwarden.assess.visual"
     ASSESS_AUDIO = "clipwarden.assess.audio"
@@ -32,9 +34,11 @@ class Task(StrEnum):
     ASSESS_CLIP = "clipwarden.assess.clip"
     FUSE = "clipwarden.fuse"
     SETTLE = "clipwarden.settle"
+    NOTIFY = "clipwarden.notify"
 
 
 ROUTES: dict[Task, Queue] = {
+    Task.FETCH: Queue.INGEST,
     Task.INGEST: Queue.INGEST,
     Task.ASSESS_VISUAL: Queue.VISUAL,
     Task.ASSESS_AUDIO: Queue.AUDIO,
@@ -42,7 +46,13 @@ ROUTES: dict[Task, Queue] = {
     Task.ASSESS_CLIP: Queue.CLIP,
     Task.FUSE: Queue.FUSION,
     Task.SETTLE: Queue.FUSION,
+    Task.NOTIFY: Queue.NOTIFY,
 }
+
+EARLY_TASKS = {Stage.FETCH: Task.FETCH, Stage.INGEST: Task.INGEST}
+
+PRIORITIES = {Lane.REALTIME: 0, Lane.BULK: 9}
+"""Of messages, by lane. On Redis 0 is taken first; each priority of a queue has a list of its own."""
 
 FUSE_SOFT_LIMIT_S = 30
 """Fusion takes milliseconds; past this it hangs on a silent Postgres."""
@@ -57,7 +67,12 @@ def assess_task(branch: Branch) -> Task:
 
 def stage_task(stage: Stage) -> Task:
     """The task that does this stage's work."""
-    return Task.INGEST if stage is Stage.INGEST else assess_task(Branch(stage))
+    return EARLY_TASKS.get(stage) or assess_task(Branch(stage))
+
+
+def redis_keys(queue: Queue) -> tuple[str, ...]:
+    """The lists in Redis that hold a queue's messages, the one that is taken from first in front."""
+    return tuple(f"{queue}\x06\x16{priority}" if priority else queue.value for priority in PRIORITIES.values())
 
 
 def celery_config(settings: Settings) -> dict[str, Any]:
@@ -89,6 +104,8 @@ def celery_config(settings: Settings) -> dict[str, Any]:
             "visibility_timeout": settings.visibility_timeout_s,
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
+            "queue_order_strategy": "priority",
+            "priority_steps": list(PRIORITIES.values()),
             "socket_timeout": 10,
             "socket_connect_timeout": 3,
         },
@@ -108,11 +125,14 @@ def _time_limits(settings: Settings) -> dict[str, dict[str, int]]:
     ingest = {"soft_time_limit": settings.ingest_soft_limit_s, "time_limit": settings.ingest_hard_limit_s}
     assess = {"soft_time_limit": settings.assess_soft_limit_s, "time_limit": settings.assess_hard_limit_s}
     brief = {"soft_time_limit": FUSE_SOFT_LIMIT_S, "time_limit": 2 * FUSE_SOFT_LIMIT_S}
+    telling_s = settings.webhook_timeout_s + FUSE_SOFT_LIMIT_S
     return {
+        Task.FETCH.value: ingest,
         Task.INGEST.value: ingest,
         **{assess_task(b).value: assess for b in Branch},
         Task.FUSE.value: brief,
         Task.SETTLE.value: brief,
+        Task.NOTIFY.value: {"soft_time_limit": round(telling_s), "time_limit": round(2 * telling_s)},
     }
 
 
@@ -126,9 +146,12 @@ def _producer(settings: Settings) -> Celery:
     return app
 
 
-def send(settings: Settings, task: Task, analysis_id: UUID) -> None:
-    """Send a task that carries the analysis id and nothing else. Raises Unavailable if Redis does not take it."""
+def send(settings: Settings, task: Task, subject_id: UUID, lane: Lane = Lane.REALTIME) -> None:
+    """Send a task that carries an id, of an analysis or a delivery, and nothing else.
+
+    Raises Unavailable if Redis does not take it.
+    """
     try:
-        _producer(settings).send_task(task.value, args=[str(analysis_id)], ignore_result=True)
+        _producer(settings).send_task(task.value, args=[str(subject_id)], ignore_result=True, priority=PRIORITIES[lane])
     except (OperationalError, OSError) as error:
         raise Unavailable(f"Redis did not take {task}: {error}") from error

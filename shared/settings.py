@@ -4,6 +4,8 @@ Built in `create_app`, at worker start and in the command line, nowhere else. A 
 the variable's name.
 """
 
+import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -72,7 +74,22 @@ class Settings(BaseSettings):
         ("localhost", "127.0.0.1", "[::1]"),
         description="Host names the gateway answers to besides the loopback ones, separated by commas",
     )
+    link_lifetime_s: float = Field(
+        3600, ge=60, description="How long a link to a file or a picture of an analysis opens it without a key"
+    )
+    max_streams: int = Field(1000, gt=0, description="Event streams that one key may hold open at a gateway process")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Origins, such as https://desk.example.org, whose pages may use the gateway, separated by commas;"
+        " pages of its own always may",
+    )
+    api_key: str = Field(
+        "", pattern=r"^(cw_[A-Za-z0-9_-]{43})?$", description="Key that the command line sends to the gateway"
+    )
     max_upload_bytes: int = Field(2048 * MEBIBYTE, gt=0, description="Largest upload")
+    max_unfinished: int = Field(
+        10_000, gt=0, description="Most analyses that may be under way; beyond it uploads are refused until some end"
+    )
 
     max_duration_s: float = Field(7200, gt=0, description="Longest clip")
     max_pixels: int = Field(8192 * 8192, gt=0, description="Largest picture, width times height")
@@ -82,14 +99,33 @@ class Settings(BaseSettings):
     )
     decode_cpu_s: int = Field(600, gt=0, description="CPU time of one decoder process")
 
+    outbound_private: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Private networks, such as 10.1.0.0/16, that files may be fetched from and callbacks sent to,"
+        " separated by commas; public addresses are always allowed",
+    )
+    outbound_ports: Annotated[tuple[int, ...], NoDecode] = Field(
+        (80, 443), description="Ports that files are fetched from and callbacks sent to, separated by commas"
+    )
+    fetch_timeout_s: float = Field(300, gt=0, description="Time that fetching a file by its address may take")
+    webhook_timeout_s: float = Field(15, gt=0, description="Time a receiver of callbacks has to answer")
+    webhook_overlap_s: float = Field(
+        24 * 3600, ge=0, description="How long callbacks are signed with the old secret too, after a new one was made"
+    )
+
     lease_s: float = Field(60, gt=0, description="How long a worker owns a stage without a heartbeat")
     heartbeat_s: float = Field(15, gt=0, description="How often a worker extends its lease")
     max_attempts: int = Field(3, gt=0, description="How often a stage is tried before it is poison")
-    ingest_soft_limit_s: int = Field(600, gt=0, description="Time an ingest may take")
-    ingest_hard_limit_s: int = Field(630, gt=0, description="Time after which an ingest process is killed")
+    ingest_soft_limit_s: int = Field(600, gt=0, description="Time that fetching a file, or an ingest, may take")
+    ingest_hard_limit_s: int = Field(
+        630, gt=0, description="Time after which a process that fetches or ingests is killed"
+    )
     assess_soft_limit_s: int = Field(300, gt=0, description="Time a branch may take")
     assess_hard_limit_s: int = Field(330, gt=0, description="Time after which a branch's process is killed")
     deadline_s: float = Field(1800, gt=0, description="Time an analysis may take in all")
+    bulk_deadline_s: float = Field(
+        24 * 3600, gt=0, description="The same in the lane bulk, where most of it is spent waiting"
+    )
     visibility_timeout_s: int = Field(
         4 * 3600, gt=0, description="Time after which Redis hands an unacknowledged message out again"
     )
@@ -103,13 +139,34 @@ class Settings(BaseSettings):
         24 * 3600, gt=0, description="How long an upload is kept after its analysis ended"
     )
 
+    sent_ahead_s: float = Field(
+        24 * 3600, gt=0, description="How long a file that was sent ahead is kept for analyses to name it"
+    )
+    idempotency_s: float = Field(
+        24 * 3600, gt=0, description="How long a request with the same Idempotency-Key is answered like the first one"
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _split_lists(cls, values: dict[str, object]) -> dict[str, object]:
-        hosts = values.get("allowed_hosts")
-        if isinstance(hosts, str):
-            values["allowed_hosts"] = tuple(h.strip() for h in hosts.split(",") if h.strip())
+        for name in ("allowed_hosts", "cors_origins", "outbound_private", "outbound_ports"):
+            listed = values.get(name)
+            if isinstance(listed, str):
+                values[name] = tuple(item.strip() for item in listed.split(",") if item.strip())
         return values
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not re.fullmatch(r"https?://[a-z0-9.\[\]:-]+", origin):
+                raise ValueError(f"{origin!r} is not an origin: scheme, host and port, in lower case, without a path")
+        return origins
+
+    @field_validator("outbound_private")
+    @classmethod
+    def _networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(ip_network(network)) for network in networks)
 
     @field_validator("weights")
     @classmethod

@@ -97,6 +97,7 @@ analyses = Table(
     Column("started_at", DateTime(timezone=True)),
     Column("finished_at", DateTime(timezone=True)),
     Column("deadline_at", DateTime(timezone=True), nullable=False),
+    Column("key_id", Uuid),
     Column("lane", Text, nullable=False, server_default=text("'realtime'")),
     Column("policy", Text),
     Column("detectors", ARRAY(Text)),
@@ -108,6 +109,9 @@ analyses = Table(
     Column("reusable", Boolean, nullable=False, server_default=text("true")),
     Column("deleted_at", DateTime(timezone=True)),
     Index("analyses_of_tenant", "tenant_id", "id"),
+    Index("analyses_of_key", "key_id", postgresql_where=text("finished_at IS NULL")),
+    Index("analyses_by_state", "tenant_id", "state", "id"),
+    Index("analyses_by_tag", "tenant_id", "tag", "id", postgresql_where=text("tag IS NOT NULL")),
     Index("analyses_of_content", "tenant_id", "sha256"),
     Index("analyses_of_upload", "upload_key"),
     Index("analyses_of_batch", "batch_id"),
@@ -139,6 +143,7 @@ stages = Table(
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=NOW),
     Column("started_at", DateTime(timezone=True)),
     Column("finished_at", DateTime(timezone=True)),
+    Index("stages_finished", "stage", "finished_at"),
     Index("stages_unsettled", "not_before", postgresql_where=text("status IN ('open', 'leased')")),
 )
 

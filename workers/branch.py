@@ -23,7 +23,7 @@ log = logger(__name__)
 
 
 def assess_branch(process: WorkerProcess, branch: Branch, analysis_id: UUID, granted: Granted) -> None:
-    """Judge the branch's part with exactly the detectors of the analysis's pipeline.
+    """Judge the branch's part with those detectors of the analysis's pipeline that it asks for.
 
     Raises ElsewherePlease if this process holds others, WorkerFault for this process's faults, Unavailable.
     """
@@ -36,11 +36,13 @@ def assess_branch(process: WorkerProcess, branch: Branch, analysis_id: UUID, gra
         process.blobs.check(process.store.store_id())
         log.warning("bundle is gone, ingest makes it again")
         if process.store.reopen_ingest(analysis_id, branch, granted.token):
-            send(process.settings, Task.INGEST, analysis_id)
+            send(process.settings, Task.INGEST, analysis_id, granted.lane)
         raise
-    known = settled(granted.manifest.ready(branch), bundle.found, bundle.gated)
+    asked = granted.asked.ready(branch)
+    detectors = tuple(loaded for loaded in process.detectors if loaded.entry in asked)
+    known = settled(asked, bundle.found, bundle.gated)
     try:
-        result = assess(branch, clip, process.detectors, passing=(SoftTimeLimitExceeded,), known=known)
+        result = assess(branch, clip, detectors, passing=(SoftTimeLimitExceeded,), known=known)
     except SoftTimeLimitExceeded:
         code = FailCode.TIMEOUT
         result = BranchResult(branch=branch, status=OutcomeStatus.FAILED, code=code, message=SENTENCES[code])

@@ -18,10 +18,10 @@ def fuse_analysis(store: Store, blobs: BlobStore, fusion: tuple[FusionBundle, st
     """Close the analysis if every stage is settled; True if this call did. Raises ElsewherePlease or Unavailable."""
     bundle, digest = fusion
 
-    def decide(manifest: Manifest, results: Sequence[BranchResult]) -> Verdict:
+    def decide(manifest: Manifest, results: Sequence[BranchResult], policy: str | None) -> Verdict:
         if manifest.fusion != digest:
             raise ElsewherePlease(f"the pipeline fuses with {manifest.fusion}, here is {digest}")
-        return judge(bundle, manifest, results)
+        return judge(bundle, manifest, results, policy)
 
     closed = store.fuse(analysis_id, decide)
     if closed:

@@ -8,6 +8,9 @@ from pathlib import Path
 from clipwarden.shared.queue import Queue
 from clipwarden.shared.settings import PREFIX, load_settings
 
+NOTIFIERS = 4
+"""Processes of one worker that makes callbacks: they mostly wait, and one slow receiver must not hold up the others."""
+
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="clipwarden worker", description=__doc__)
@@ -19,9 +22,11 @@ def main(argv: Sequence[str]) -> int:
     settings.need("redis_url", "database_url")
     os.environ[f"{PREFIX}WORKER_QUEUE"] = queue  # the pool's spawned process reads its settings anew
     os.environ["REMAP_SIGTERM"] = "SIGQUIT"  # SIGTERM then gives the running task the soft-shutdown time
-    _check_weights(queue, settings.weights)
-
-    from clipwarden.workers.app import app
+    if queue == Queue.NOTIFY:
+        from clipwarden.workers.notifier import app
+    else:
+        _check_weights(queue, settings.weights)
+        from clipwarden.workers.app import app
 
     app.worker_main(
         [
@@ -29,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
             f"--queues={queue}",
             f"--hostname={arguments.name or queue}@%h",
             "--pool=prefork",
-            "--concurrency=1",
+            f"--concurrency={NOTIFIERS if queue == Queue.NOTIFY else 1}",
             "--without-gossip",
             "--without-mingle",
             f"--loglevel={settings.log_level}",

@@ -19,10 +19,19 @@ from redis.exceptions import RedisError
 
 from clipwarden.models.fusion.bundle import FusionBundle, bundle_path, read_bundle
 from clipwarden.shared.blobs import BUNDLES, PARTIAL, UPLOADS, open_blobs
-from clipwarden.shared.contracts import Stage
+from clipwarden.shared.contracts import Lane, Stage
 from clipwarden.shared.errors import ElsewherePlease, Unavailable
 from clipwarden.shared.logs import configure_logging, log_context, logger
-from clipwarden.shared.queue import ROUTES, SENTINEL_KEY, Task, celery_config, stage_task
+from clipwarden.shared.queue import (
+    PRIORITIES,
+    ROUTES,
+    SENTINEL_KEY,
+    Queue,
+    Task,
+    celery_config,
+    redis_keys,
+    stage_task,
+)
 from clipwarden.shared.settings import Settings, load_settings
 from clipwarden.shared.store import Store
 from clipwarden.workers.fusing import fuse_analysis
@@ -57,8 +66,10 @@ class Sweeper:
         with self._store.sweeping() as mine:
             if mine:
                 self._end_overdue(done)
+                done["released"] += self._store.release_stranded()
                 self._fuse_forgotten(done)
                 self._resend(done)
+                self._resend_deliveries(done)
                 self._delete_uploads(done)
                 self._delete_orphans(done)
         return done
@@ -90,7 +101,7 @@ class Sweeper:
             emptied = self._redis.get(SENTINEL_KEY) is None
             crowded = set() if emptied else self._crowded()
             for due in self._store.due(emptied, crowded):
-                self._send(stage_task(due.stage), due.analysis_id)
+                self._send(stage_task(due.stage), due.analysis_id, due.lane)
                 log.info("sent", analysis_id=str(due.analysis_id), stage=due.stage, sends=due.sends + 1)
                 done["sent"] += 1
                 self._store.mark_sent(due.analysis_id, [due.stage], self._settings.resend_after_s)
@@ -100,22 +111,46 @@ class Sweeper:
         except (RedisError, KombuError, CeleryError, OSError) as error:
             log.warning("Redis does not answer, nothing sent", reason=str(error))
 
+    def _resend_deliveries(self, done: Counter[str]) -> None:
+        """Send callbacks that are due, unless as many messages wait already."""
+        due = self._store.due_deliveries()
+        try:
+            if int(self._redis.llen(Queue.NOTIFY)) >= len(due):
+                return
+            for delivery_id in due:
+                self._celery.send_task(Task.NOTIFY.value, args=[str(delivery_id)], ignore_result=True)
+            done["callbacks_sent"] += len(due)
+            self._store.mark_deliveries_sent(due)
+        except (RedisError, KombuError, CeleryError, OSError) as error:
+            log.warning("Redis does not answer, no callback sent", reason=str(error))
+
     def _crowded(self) -> set[Stage]:
         """Stages whose queue holds at least as many messages as there are open rows: none of those was lost."""
-        counts = self._store.open_counts()
-        return {stage for stage, n in counts.items() if int(self._redis.llen(ROUTES[stage_task(stage)])) >= n}
+        counts: Counter[Queue] = Counter()
+        for stage, n in self._store.open_counts().items():
+            counts[ROUTES[stage_task(stage)]] += n
+        full = {queue for queue, n in counts.items() if self._waiting(queue) >= n}
+        return {stage for stage in Stage if ROUTES[stage_task(stage)] in full}
 
-    def _send(self, task: Task, analysis_id: UUID) -> None:
-        aid = str(analysis_id)
+    def _waiting(self, queue: Queue) -> int:
+        """Messages of all lanes."""
+        return sum(int(self._redis.llen(key)) for key in redis_keys(queue))
+
+    def _send(self, task: Task, analysis_id: UUID, lane: Lane) -> None:
+        aid, priority = str(analysis_id), PRIORITIES[lane]
         link = None
-        if task is not Task.INGEST:  # a branch sent alone is nobody's header, so it brings its own body
-            link = self._celery.signature(Task.FUSE.value, args=[aid], immutable=True)
-        self._celery.send_task(task.value, args=[aid], link=link, ignore_result=True)
+        if task not in {Task.FETCH, Task.INGEST}:  # a branch sent alone is nobody's header, so it brings its own body
+            link = self._celery.signature(Task.FUSE.value, args=[aid], immutable=True, priority=priority)
+        self._celery.send_task(task.value, args=[aid], link=link, ignore_result=True, priority=priority)
 
     def _delete_uploads(self, done: Counter[str]) -> None:
         for analysis_id, key in self._store.expired_uploads(self._settings.upload_retention_s):
+            if self._store.forget_upload(analysis_id):  # else another analysis names the file too
+                self._blobs.delete(key)
+                done["uploads_deleted"] += 1
+        self._store.drop_expired_keys(self._settings.idempotency_s)
+        for key in self._store.drop_expired_uploads(self._settings.sent_ahead_s):
             self._blobs.delete(key)
-            self._store.forget_upload(analysis_id)
             done["uploads_deleted"] += 1
 
     def _delete_orphans(self, done: Counter[str]) -> None:

@@ -9,13 +9,21 @@ from clipwarden.shared.contracts import Branch, Stage
 from clipwarden.shared.errors import ElsewherePlease, Unavailable, WorkerFault
 from clipwarden.shared.logs import log_context
 from clipwarden.shared.queue import Task, assess_task
+from clipwarden.shared.telling import tell
 from clipwarden.workers.app import app, here
 from clipwarden.workers.branch import assess_branch
+from clipwarden.workers.fetch import fetch
 from clipwarden.workers.fusing import fuse_analysis
 from clipwarden.workers.ingest import ingest
 from clipwarden.workers.lease import RETRY_AFTER_FAULT_S, with_lease
 
 LONGEST_RETRY_S = 300.0
+
+
+@app.task(name=Task.FETCH.value, bind=True, max_retries=None, ignore_result=True)
+def run_fetch(self: CeleryTask, analysis_id: str) -> None:
+    process, aid = here(), UUID(analysis_id)
+    with_lease(self, process, aid, Stage.FETCH, process.settings.ingest_soft_limit_s, partial(fetch, process, aid))
 
 
 @app.task(name=Task.INGEST.value, bind=True, max_retries=None, ignore_result=True)
@@ -46,7 +54,8 @@ def run_fuse(self: CeleryTask, analysis_id: str) -> None:
     process = here()
     with log_context(analysis_id=analysis_id, stage="fuse"):
         try:
-            fuse_analysis(process.store, process.blobs, process.fusion, UUID(analysis_id))
+            if fuse_analysis(process.store, process.blobs, process.fusion, UUID(analysis_id)):
+                tell(process.settings, process.store, UUID(analysis_id))
         except WorkerFault as fault:
             process.leave(fault)
         except (Unavailable, ElsewherePlease) as error:
@@ -65,4 +74,4 @@ def run_settle(self: CeleryTask, analysis_id: str) -> None:
             )
         except Unavailable as error:
             raise self.retry(exc=error, countdown=RETRY_AFTER_FAULT_S) from error
-    run_fuse.apply_async((analysis_id,))
+    run_fuse.apply_async((analysis_id,), priority=self.request.delivery_info.get("priority") or 0)

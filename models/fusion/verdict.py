@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clipwarden.models.catalogue import CATALOGUE, GATE
 from clipwarden.models.fusion import reasons
@@ -11,6 +11,7 @@ from clipwarden.models.fusion.faults import FaultCode, FusionFault
 from clipwarden.models.fusion.ranges import is_localised, merged, stretches
 from clipwarden.shared.codes import SkipCode
 from clipwarden.shared.contracts import (
+    Alternative,
     Branch,
     BranchResult,
     Contribution,
@@ -59,7 +60,18 @@ def judge(
     if chosen not in bundle.policies:
         raise FusionFault(FaultCode.UNKNOWN_POLICY, f"the bundle has no policy {chosen}")
     case = Case(chosen, results, findings(results), *_coverage(manifest, results))
-    head = bundle.largest(set(case.found.features), chosen)
+    others = (_judged(bundle, replace(case, policy=name)) for name in bundle.policies if name != chosen)
+    return _judged(bundle, case).model_copy(
+        update={
+            "alternatives": tuple(
+                Alternative(policy=v.policy, label=v.label, probability=v.probability, head=v.head) for v in others
+            )
+        }
+    )
+
+
+def _judged(bundle: FusionBundle, case: Case) -> Verdict:
+    head = bundle.largest(set(case.found.features), case.policy)
     return _undecided(case) if head is None else _decided(case, head)
 
 

@@ -129,7 +129,11 @@ class SiglipLstm:
             score=scores.probability,
             features={"siglip_lstm_prob_fake": scores.probability},
             windows=windows(times_s, grouped, max(clip.duration_s, float(view.times_s[-1]))),
-            facts={"score_variance": scores.score_variance, "consistency_score": scores.consistency_score},
+            facts={
+                "model_version": float(scores.version.removeprefix("V")),
+                "score_variance": scores.score_variance,
+                "consistency_score": scores.consistency_score,
+            },
             looks=looks(view, scores.per_frame),
             curves=(Curve(name="rolling", axis="time_s", x=view.times_s.tolist(), y=scores.rolling.tolist()),),
         )

@@ -14,6 +14,7 @@ from clipwarden.shared.blobs.store import PARTIAL, STORE_ID, BlobStore, BlobWrit
 from clipwarden.shared.errors import BlobGone, StorageFull, Unavailable
 from clipwarden.shared.ids import new_id
 
+PIECE_BYTES: Final = 256 * 1024
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -107,6 +108,17 @@ class LocalBlobs(BlobStore):
         with self.local(key) as path, translated("be read"):
             return path.read_bytes()
 
+    def size(self, key: str) -> int:
+        with self.local(key) as path, translated("be read"):
+            return path.stat().st_size
+
+    def pieces(self, key: str, start: int, end: int) -> Iterator[bytes]:
+        with self.local(key) as path, translated("be read"), path.open("rb") as file:
+            file.seek(start)
+            while start < end and (piece := file.read(min(PIECE_BYTES, end - start))):
+                start += len(piece)
+                yield piece
+
     @contextmanager
     def local(self, key: str, sha256: str = "") -> Iterator[Path]:  # noqa: ARG002 - no network changed it on its way
         """The blob's own file."""
@@ -114,6 +126,12 @@ class LocalBlobs(BlobStore):
         if not path.is_file():
             raise BlobGone(f"there is no {key} in {self.place}")
         yield path
+
+    def copy(self, key: str, to: str) -> None:
+        with self.local(key) as path, translated("be read"), path.open("rb") as file, self.create(to) as writer:
+            while piece := file.read(PIECE_BYTES):
+                writer.write(piece)
+            writer.commit()
 
     def delete(self, key: str) -> None:
         with translated("delete"):

@@ -187,6 +187,16 @@ class S3Blobs(BlobStore):
         with _translated(f"read {key}"):
             return bytes(obstore.get(self._store, key).bytes())
 
+    def size(self, key: str) -> int:
+        with _translated(f"read {key}"):
+            return int(obstore.head(self._store, key)["size"])
+
+    def pieces(self, key: str, start: int, end: int) -> Iterator[bytes]:
+        if start < end:
+            with _translated(f"read {key}"):
+                answer = obstore.get(self._store, key, options={"range": (start, end)})
+                yield from (bytes(piece) for piece in answer.stream(PIECE_BYTES))
+
     @contextmanager
     def local(self, key: str, sha256: str = "") -> Iterator[Path]:
         """The blob's copy in this machine's cache; that of an upload, which is read once, is deleted afterwards."""
@@ -206,6 +216,14 @@ class S3Blobs(BlobStore):
             answer = obstore.get(self._store, key)
             pieces = iter(answer.stream(PIECE_BYTES))
         return answer.meta["size"], _checked(pieces, key, sha256)
+
+    def put_url(self, key: str, lifetime_s: float) -> str:
+        with _translated("sign"):
+            return str(obstore.sign(self._store, "PUT", key, timedelta(seconds=lifetime_s)))
+
+    def copy(self, key: str, to: str) -> None:
+        with _translated(f"copy {key}"):
+            obstore.copy(self._store, key, to)
 
     def delete(self, key: str) -> None:
         with _translated("delete"), suppress(FileNotFoundError):

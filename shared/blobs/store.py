@@ -111,12 +111,28 @@ class BlobStore(ABC):
         """A small blob's bytes. Raises BlobGone."""
 
     @abstractmethod
+    def size(self, key: str) -> int:
+        """A blob's size in bytes. Raises BlobGone."""
+
+    @abstractmethod
+    def pieces(self, key: str, start: int, end: int) -> Iterator[bytes]:
+        """A blob's bytes from `start` to before `end`, one piece in memory at a time. Raises BlobGone."""
+
+    @abstractmethod
     def local(self, key: str, sha256: str = "") -> AbstractContextManager[Path]:
         """The blob as a complete file on this machine while the context lasts; what was opened or mapped stays.
 
         What comes over a network is checked against the digest, if one is given. Raises BlobGone if there is no such
         blob, StorageFull if there is no room for it here.
         """
+
+    def put_url(self, key: str, lifetime_s: float) -> str | None:  # noqa: ARG002 - for stores that have addresses
+        """An address to which whoever knows it may PUT this blob for a while; None where there are none."""
+        return None
+
+    @abstractmethod
+    def copy(self, key: str, to: str) -> None:
+        """Make a blob another one's copy. Raises BlobGone if there is nothing to copy."""
 
     @abstractmethod
     def delete(self, key: str) -> None:

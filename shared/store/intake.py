@@ -6,10 +6,13 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from clipwarden.shared.contracts import Analysis, Manifest, Stage
+from clipwarden.shared.contracts import Analysis, AnalysisState, Manifest, Stage
 from clipwarden.shared.ids import new_id
 from clipwarden.shared.store.connection import Database
+from clipwarden.shared.store.idempotency import KeyClaim, settle_claim
+from clipwarden.shared.store.reuse import adopt_upload, lock_contents, share
 from clipwarden.shared.store.rows import NewAnalysis, as_json, open_stages, to_analysis
+from clipwarden.shared.store.uploads import hold_uploads
 
 
 class Intake(Database):
@@ -54,29 +57,23 @@ class Intake(Database):
             found = c.scalar(text("SELECT manifest FROM pipelines WHERE id = :id"), {"id": pipeline_id})
         return None if found is None else Manifest.model_validate(found)
 
-    def submit(self, new: NewAnalysis) -> UUID:
-        """Open an analysis and its ingest stage; the open row is also the outbox of the message to send."""
-        analysis_id = new_id()
+    def submit(
+        self, new: NewAnalysis, upload_id: UUID | None = None, claim: KeyClaim | None = None, fingerprint: str = ""
+    ) -> UUID:
+        """Open an analysis, and its first stage unless its content was or is being examined already.
+
+        The open row is also the outbox of the message to send. Of the same bytes one file is kept: if the analysis does
+        not name the one that it came with, whoever kept that deletes it.
+        `upload_id` is the file that was sent ahead, if it was, `claim` the hold on the request's key. Raises BlobGone
+        if the file has just expired, ProblemError if the hold was lost.
+        """
         with self._transaction() as c:
-            c.execute(
-                text("""
-                    INSERT INTO analyses (id, tenant_id, pipeline_id, state, filename, size_bytes, sha256,
-                        upload_key, tag, metadata, lane, policy, detectors, source_url, callback_url, batch_id,
-                        rerun_of, reusable, deadline_at)
-                    VALUES (:id, :tenant_id, :pipeline, 'queued', :filename, :size_bytes, :sha256,
-                        :upload_key, :tag, CAST(:metadata AS jsonb), :lane, :policy, :detectors, :source_url,
-                        :callback_url, :batch_id, :rerun_of, :reusable,
-                        clock_timestamp() + make_interval(secs => :deadline_s))
-                """),
-                {
-                    **{field.name: getattr(new, field.name) for field in fields(new)},
-                    "id": analysis_id,
-                    "metadata": as_json(dict(new.metadata)),
-                    "lane": new.lane.value,
-                    "detectors": None if new.detectors is None else list(new.detectors),
-                },
-            )
-            open_stages(c, analysis_id, [Stage.FETCH if new.upload_key is None else Stage.INGEST])
+            if upload_id is not None:
+                hold_uploads(c, [upload_id])
+            lock_contents(c, [(new.tenant_id, new.sha256)])
+            analysis_id = open_analysis(c, new)
+            if claim is not None:
+                settle_claim(c, claim, fingerprint, analysis_id)
         return analysis_id
 
     def mark_sent(self, analysis_id: UUID, stages: Sequence[Stage], resend_after_s: float) -> None:
@@ -93,13 +90,17 @@ class Intake(Database):
             )
 
     def analysis(self, analysis_id: UUID, tenant_id: UUID | None = None) -> Analysis | None:
-        """The whole analysis, None if the id is unknown, or not this tenant's."""
+        """The whole analysis, None if the id is unknown, or not this tenant's.
+
+        One that follows another shows that one's progress.
+        """
         with self._transaction() as c:
             row = c.execute(
                 text("""
-                    SELECT a.*, v.verdict
+                    SELECT a.*, v.verdict, l.id AS awaited, l.state AS awaited_state, l.started_at AS awaited_since
                     FROM analyses a
                     LEFT JOIN verdicts v ON v.analysis_id = a.id
+                    LEFT JOIN analyses l ON l.id = a.leader_id AND a.finished_at IS NULL
                     WHERE a.id = :id AND a.tenant_id = coalesce(:tenant, a.tenant_id)
                 """),
                 {"id": analysis_id, "tenant": tenant_id},
@@ -107,10 +108,42 @@ class Intake(Database):
             if row is None:
                 return None
             stages = c.execute(
-                text("SELECT * FROM stages WHERE analysis_id = :id ORDER BY created_at, stage"),
-                {"id": analysis_id},
+                text("""
+                    SELECT * FROM stages WHERE analysis_id = :id OR (analysis_id = :awaited AND stage <> 'fetch')
+                    ORDER BY created_at, stage
+                """),
+                {"id": analysis_id, "awaited": row.awaited},
             ).all()
-        return to_analysis(row, stages)
+        found = to_analysis(row, stages)
+        progress = {"state": AnalysisState(row.awaited_state), "started_at": row.awaited_since} if row.awaited else {}
+        return found.model_copy(update=progress)
+
+
+def open_analysis(c: Connection, new: NewAnalysis) -> UUID:
+    """Open an analysis whose content is locked; see `Intake.submit`."""
+    analysis_id = new_id()
+    c.execute(
+        text("""
+            INSERT INTO analyses (id, tenant_id, key_id, pipeline_id, state, filename, size_bytes, sha256,
+                upload_key, tag, metadata, lane, policy, detectors, source_url, callback_url, batch_id,
+                rerun_of, reusable, deadline_at)
+            VALUES (:id, :tenant_id, :key_id, :pipeline, 'queued', :filename, :size_bytes, :sha256,
+                :upload_key, :tag, CAST(:metadata AS jsonb), :lane, :policy, :detectors, :source_url,
+                :callback_url, :batch_id, :rerun_of, :reusable,
+                clock_timestamp() + make_interval(secs => :deadline_s))
+        """),
+        {
+            **{field.name: getattr(new, field.name) for field in fields(new)},
+            "id": analysis_id,
+            "metadata": as_json(dict(new.metadata)),
+            "lane": new.lane.value,
+            "detectors": None if new.detectors is None else list(new.detectors),
+        },
+    )
+    adopt_upload(c, analysis_id)
+    if not share(c, analysis_id):
+        open_stages(c, analysis_id, [Stage.FETCH if new.upload_key is None else Stage.INGEST])
+    return analysis_id
 
 
 def _text(c: Connection, statement: str) -> str | None:

@@ -8,21 +8,17 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
-from clipwarden.shared.codes import SENTENCES, FailCode
 from clipwarden.shared.contracts import (
     Analysis,
-    AnalysisState,
-    Branch,
-    BranchResult,
     Lane,
     Manifest,
     MediaProbe,
-    OutcomeStatus,
     Stage,
     StageRow,
     StageStatus,
     Verdict,
 )
+from clipwarden.shared.ids import new_id
 from clipwarden.shared.tables import DEFAULT_TENANT
 
 UNSENT_GRACE_S = 5.0
@@ -45,6 +41,7 @@ class NewAnalysis:
     tag: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     tenant_id: UUID = DEFAULT_TENANT
+    key_id: UUID | None = None
     lane: Lane = Lane.REALTIME
     policy: str | None = None
     detectors: tuple[str, ...] | None = None
@@ -52,17 +49,29 @@ class NewAnalysis:
     callback_url: str | None = None
     batch_id: UUID | None = None
     rerun_of: UUID | None = None
-    reusable: bool = True
+    reusable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """The stage is ours until the lease ends; everything the work needs to know."""
+    """The stage is ours until the lease ends; everything the work needs to know.
+
+    `detectors` and `policy` are None where the analysis is to have the pipeline's own.
+    """
 
     token: UUID
     attempts: int
     manifest: Manifest
     upload_key: str | None
+    source_url: str | None = None
+    lane: Lane = Lane.REALTIME
+    policy: str | None = None
+    detectors: tuple[str, ...] | None = None
+
+    @property
+    def asked(self) -> Manifest:
+        """The pipeline as far as the analysis asks for it."""
+        return self.manifest.only(self.detectors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +96,7 @@ class DueStage:
     analysis_id: UUID
     stage: Stage
     sends: int
+    lane: Lane = Lane.REALTIME
 
 
 def as_json(value: Any) -> str:
@@ -140,39 +150,19 @@ def settle_stage(
     )
 
 
-def fail_stage(c: Connection, analysis_id: UUID, stage: Stage, code: FailCode) -> None:
-    outcome = None
-    if stage not in {Stage.FETCH, Stage.INGEST}:
-        outcome = BranchResult(
-            branch=Branch(stage), status=OutcomeStatus.FAILED, code=code, message=SENTENCES[code]
-        ).model_dump_json()
+def owe_delivery(c: Connection, analysis_id: UUID) -> None:
+    """Open the delivery that tells how an analysis ended, once, where a callback was asked for."""
     c.execute(
         text("""
-            UPDATE stages
-            SET status = 'failed', code = :code, message = :message, outcome = CAST(:outcome AS jsonb),
-                lease_token = NULL, lease_until = NULL, finished_at = clock_timestamp()
-            WHERE analysis_id = :id AND stage = :stage
+            INSERT INTO deliveries (id, tenant_id, analysis_id, event, url, status, finished_at)
+            SELECT :delivery, a.tenant_id, a.id, 'analysis.' || a.state, a.callback_url,
+                   CASE WHEN s.url IS NULL THEN 'open' ELSE 'skipped' END,
+                   CASE WHEN s.url IS NOT NULL THEN clock_timestamp() END
+            FROM analyses a LEFT JOIN silenced s ON s.tenant_id = a.tenant_id AND s.url = a.callback_url
+            WHERE a.id = :id AND a.callback_url IS NOT NULL AND a.state IN ('done', 'rejected', 'failed', 'cancelled')
+              AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.analysis_id = a.id)
         """),
-        {
-            "id": analysis_id,
-            "stage": stage.value,
-            "code": code,
-            "message": SENTENCES[code],
-            "outcome": outcome,
-        },
-    )
-    if outcome is None:
-        end_analysis(c, analysis_id, AnalysisState.FAILED, code, SENTENCES[code])
-
-
-def end_analysis(c: Connection, analysis_id: UUID, state: AnalysisState, code: str | None, message: str | None) -> None:
-    c.execute(
-        text("""
-            UPDATE analyses
-            SET state = :state, code = :code, message = :message, finished_at = clock_timestamp()
-            WHERE id = :id AND state IN ('queued', 'running')
-        """),
-        {"id": analysis_id, "state": state.value, "code": code, "message": message},
+        {"delivery": new_id(), "id": analysis_id},
     )
 
 
@@ -199,6 +189,7 @@ def to_analysis(row: Row[Any], stages: Sequence[Row[Any]]) -> Analysis:
         detectors=None if row.detectors is None else tuple(row.detectors),
         source_url=row.source_url,
         upload_key=row.upload_key,
+        deleted_at=row.deleted_at,
         tag=row.tag,
         metadata=row.metadata,
         stages=tuple(

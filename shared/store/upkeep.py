@@ -7,9 +7,10 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from clipwarden.shared.codes import SENTENCES, FailCode
-from clipwarden.shared.contracts import Stage
+from clipwarden.shared.contracts import Lane, Stage
 from clipwarden.shared.store.connection import Database
-from clipwarden.shared.store.rows import DueStage, fail_stage
+from clipwarden.shared.store.ending import fail_stage, release_followers
+from clipwarden.shared.store.rows import DueStage, owe_delivery
 
 SWEEP_LOCK = 727463
 FUSION_GRACE_S = 120.0
@@ -42,7 +43,7 @@ class Upkeep(Database):
                 text("""
                     SELECT s.analysis_id, s.stage, s.attempts, a.deadline_at < clock_timestamp() AS past_deadline,
                            s.lease_until >= s.leased_at + make_interval(secs => :reach
-                               + CASE s.stage WHEN 'ingest' THEN :ingest ELSE :assess END) AS past_limit
+                               + CASE WHEN s.stage IN ('fetch', 'ingest') THEN :ingest ELSE :assess END) AS past_limit
                     FROM stages s JOIN analyses a ON a.id = s.analysis_id
                     WHERE a.finished_at IS NULL AND s.status IN ('open', 'leased')
                       AND (a.deadline_at < clock_timestamp()
@@ -70,7 +71,7 @@ class Upkeep(Database):
         with self._transaction() as c:
             rows = c.execute(
                 text("""
-                    SELECT s.analysis_id, s.stage, s.sends FROM stages s JOIN analyses a ON a.id = s.analysis_id
+                    SELECT s.analysis_id, s.stage, s.sends, a.lane FROM stages s JOIN analyses a ON a.id = s.analysis_id
                     WHERE s.status = 'open' AND a.finished_at IS NULL AND s.stage <> ALL(:but)
                       AND (:everything OR s.not_before <= clock_timestamp())
                       AND (s.stage = 'ingest' OR NOT EXISTS (
@@ -80,7 +81,7 @@ class Upkeep(Database):
                 """),
                 {"everything": everything, "but": [s.value for s in but], "limit": None if everything else limit},
             ).all()
-        return [DueStage(r.analysis_id, Stage(r.stage), r.sends) for r in rows]
+        return [DueStage(r.analysis_id, Stage(r.stage), r.sends, Lane(r.lane)) for r in rows]
 
     def open_counts(self) -> dict[Stage, int]:
         """How many rows of each stage are open, in analyses that have not ended."""
@@ -110,12 +111,17 @@ class Upkeep(Database):
         return list(rows)
 
     def expired_uploads(self, age_s: float, limit: int = 500) -> list[tuple[UUID, str]]:
-        """Uploads of analyses that ended at least `age_s` ago, rejected ones at once."""
+        """Uploads of analyses that ended at least `age_s` ago, rejected ones at once, and that no other one needs."""
         with self._transaction() as c:
             rows = c.execute(
                 text("""
-                    SELECT id, upload_key FROM analyses WHERE upload_key IS NOT NULL AND finished_at IS NOT NULL
-                      AND (state = 'rejected' OR finished_at < clock_timestamp() - make_interval(secs => :age))
+                    SELECT a.id, a.upload_key FROM analyses a
+                    WHERE a.upload_key IS NOT NULL AND a.finished_at IS NOT NULL
+                      AND (a.state = 'rejected' OR a.finished_at < clock_timestamp() - make_interval(secs => :age))
+                      AND NOT EXISTS (SELECT 1 FROM analyses o
+                          WHERE o.upload_key = a.upload_key AND o.state <> 'rejected'
+                            AND coalesce(o.finished_at >= clock_timestamp() - make_interval(secs => :age), true))
+                      AND NOT EXISTS (SELECT 1 FROM uploads u WHERE u.blob_key = a.upload_key)
                     LIMIT :limit
                 """),
                 {"age": age_s, "limit": limit},
@@ -123,10 +129,14 @@ class Upkeep(Database):
         return [(r.id, r.upload_key) for r in rows]
 
     def unknown_uploads(self, keys: Sequence[str]) -> set[str]:
-        """Those of the keys that no analysis refers to."""
+        """Those of the keys that no analysis refers to, and no file that was sent ahead."""
         with self._transaction() as c:
             known = c.scalars(
-                text("SELECT upload_key FROM analyses WHERE upload_key = ANY(:keys)"), {"keys": list(keys)}
+                text("""
+                    SELECT upload_key FROM analyses WHERE upload_key = ANY(:keys)
+                    UNION SELECT blob_key FROM uploads WHERE blob_key = ANY(:keys)
+                """),
+                {"keys": list(keys)},
             ).all()
         return set(keys) - set(known)
 
@@ -138,11 +148,6 @@ class Upkeep(Database):
                 {"ids": list(analysis_ids)},
             ).all()
         return set(alive)
-
-    def forget_upload(self, analysis_id: UUID) -> None:
-        """Note that the analysis's upload is deleted."""
-        with self._transaction() as c:
-            c.execute(text("UPDATE analyses SET upload_key = NULL WHERE id = :id"), {"id": analysis_id})
 
 
 def _end_of(row: Row[tuple[object, ...]], max_attempts: int) -> FailCode | None:
@@ -166,7 +171,7 @@ def _reopen(c: Connection, row: Row[tuple[object, ...]]) -> None:
 
 def _end_unfused(c: Connection) -> Sequence[UUID]:
     """End analyses that nobody could fuse in time, such as those of a pipeline whose workers are all gone."""
-    return c.scalars(
+    ended = c.scalars(
         text("""
             UPDATE analyses a SET state = 'failed', code = :code, message = :message, finished_at = clock_timestamp()
             WHERE a.finished_at IS NULL AND a.deadline_at + make_interval(secs => :grace) < clock_timestamp()
@@ -175,3 +180,7 @@ def _end_unfused(c: Connection) -> Sequence[UUID]:
         """),
         {"code": FailCode.DEADLINE, "message": SENTENCES[FailCode.DEADLINE], "grace": FUSION_GRACE_S},
     ).all()
+    for analysis_id in ended:
+        owe_delivery(c, analysis_id)
+        release_followers(c, analysis_id)
+    return ended

@@ -11,6 +11,7 @@ from clipwarden.shared.contracts import (
     AnalysisState,
     Branch,
     BranchResult,
+    Lane,
     Manifest,
     MediaProbe,
     OutcomeStatus,
@@ -20,13 +21,13 @@ from clipwarden.shared.contracts import (
 )
 from clipwarden.shared.errors import ElsewherePlease
 from clipwarden.shared.store.connection import Database
+from clipwarden.shared.store.ending import end_analysis, fail_stage
+from clipwarden.shared.store.reuse import copy_branches
 from clipwarden.shared.store.rows import (
     Busy,
     Claim,
     Granted,
     Settled,
-    end_analysis,
-    fail_stage,
     open_stages,
     settle_stage,
 )
@@ -35,6 +36,8 @@ HANDED_BACK_S = 30.0
 """How long the message that hands a stage back is given before the sweeper sends another."""
 INGEST_FIRST_S = 5.0
 """How long a branch waits before it asks again whether ingest is done."""
+
+Judge = Callable[[Manifest, Sequence[BranchResult], str | None], Verdict]
 
 
 class Work(Database):
@@ -73,14 +76,23 @@ class Work(Database):
                 text("""
                     UPDATE analyses a SET state = 'running', started_at = coalesce(a.started_at, clock_timestamp())
                     FROM pipelines p WHERE a.id = :id AND p.id = a.pipeline_id AND a.state IN ('queued', 'running')
-                    RETURNING a.upload_key, p.manifest
+                    RETURNING a.upload_key, a.source_url, a.lane, a.policy, a.detectors, p.manifest
                 """),
                 {"id": analysis_id},
             ).one_or_none()
             if row is None:  # ended while we waited for the row; nobody reads the stages of an ended analysis
                 return Settled()
             try:
-                return Granted(token, attempts, Manifest.model_validate(row.manifest), row.upload_key)
+                return Granted(
+                    token=token,
+                    attempts=attempts,
+                    manifest=Manifest.model_validate(row.manifest),
+                    upload_key=row.upload_key,
+                    source_url=row.source_url,
+                    lane=Lane(row.lane),
+                    policy=row.policy,
+                    detectors=None if row.detectors is None else tuple(row.detectors),
+                )
             except ValidationError as error:
                 raise ElsewherePlease(f"the analysis's manifest is of another version: {error}") from error
 
@@ -123,8 +135,12 @@ class Work(Database):
         probe: MediaProbe,
         run: Sequence[Branch],
         skipped: Mapping[Branch, SkipCode],
+        reused: Mapping[Branch, UUID] | None = None,
     ) -> bool:
-        """Settle the ingest stage and open the branches, in one transaction. False if the lease was lost."""
+        """Settle the ingest stage and open the branches, in one transaction. False if the lease was lost.
+
+        `reused` names the analyses whose findings some branches take over. Raises Unavailable if one is there no more.
+        """
         with self._transaction() as c:
             if not settle_stage(c, analysis_id, Stage.INGEST, token, StageStatus.OK, None, None, None):
                 return False
@@ -133,6 +149,7 @@ class Work(Database):
                 {"id": analysis_id, "probe": probe.model_dump_json()},
             )
             open_stages(c, analysis_id, [Stage(b) for b in run])
+            copy_branches(c, analysis_id, reused or {})
             for branch, code in skipped.items():
                 result = BranchResult(branch=branch, status=OutcomeStatus.SKIPPED, code=code, message=SENTENCES[code])
                 c.execute(
@@ -203,15 +220,16 @@ class Work(Database):
             ).rowcount
         return opened == 1
 
-    def fuse(self, analysis_id: UUID, judge: Callable[[Manifest, Sequence[BranchResult]], Verdict]) -> bool:
+    def fuse(self, analysis_id: UUID, judge: Judge) -> bool:
         """Judge an analysis all of whose stages are settled, exactly once; the row lock is the fence.
 
+        `judge` is given the pipeline as far as the analysis asks for it, what was found, and the policy asked for.
         Returns True if this call closed it, False if it is closed already or a stage is still open.
         """
         with self._transaction() as c:
             row = c.execute(
                 text("""
-                    SELECT a.state, p.manifest
+                    SELECT a.state, a.policy, a.detectors, p.manifest
                     FROM analyses a JOIN pipelines p ON p.id = a.pipeline_id
                     WHERE a.id = :id
                     FOR UPDATE OF a
@@ -227,8 +245,9 @@ class Work(Database):
                 return False
             results = [BranchResult.model_validate(s.outcome) for s in stages if s.stage in set(Branch)]
             verdict = judge(
-                Manifest.model_validate(row.manifest),
+                Manifest.model_validate(row.manifest).only(row.detectors),
                 sorted(results, key=lambda r: list(Branch).index(r.branch)),
+                row.policy,
             )
             c.execute(
                 text("INSERT INTO verdicts (analysis_id, verdict) VALUES (:id, CAST(:verdict AS jsonb))"),

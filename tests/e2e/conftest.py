@@ -18,6 +18,7 @@ from clipwarden.api.client import Client
 from clipwarden.shared.blobs import LocalBlobs
 from clipwarden.shared.local.stack import Stack
 from clipwarden.shared.settings import Settings
+from tests.listeners import Listener, listening
 
 QUICK_RECOVERY = {
     "CLIPWARDEN_LEASE_S": "4",
@@ -57,7 +58,7 @@ class System:
     submitted: list[str] = field(default_factory=list)
 
     def submit(self, path: Path) -> str:
-        analysis = self.client.submit(path)
+        analysis = self.client.submit(path, reuse=False)
         self.submitted.append(str(analysis.id))
         return str(analysis.id)
 
@@ -99,9 +100,17 @@ class System:
 
 
 @pytest.fixture(scope="session")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def world() -> Iterator[Listener]:
+    """A server that the system may fetch files from and make callbacks to."""
+    with listening() as listener:
+        yield listener
+
+
+@pytest.fixture(scope="session")
+def system(tmp_path_factory: pytest.TempPathFactory, world: Listener) -> Iterator[System]:
     state = tmp_path_factory.mktemp("state")
-    stack = Stack(state, Settings(state_dir=state, port=0), env=QUICK_RECOVERY)
+    allowed = {"CLIPWARDEN_OUTBOUND_PRIVATE": "127.0.0.1/32", "CLIPWARDEN_OUTBOUND_PORTS": str(world.port)}
+    stack = Stack(state, Settings(state_dir=state, port=0), env={**QUICK_RECOVERY, **allowed})
     stack.start()
     try:
         stack.wait_ready(240)

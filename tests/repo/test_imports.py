@@ -75,6 +75,12 @@ def test_fusion_loads_no_networks(module):
     assert set(json.loads(done.stdout)) & {"torch", "librosa", "transformers"} == set()
 
 
+def test_what_makes_callbacks_loads_no_maths():
+    code = "import clipwarden.workers.notifier, json, sys; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True, check=True)
+    assert set(json.loads(done.stdout)) & (HEAVY - {"clipwarden.workers"}) == set()
+
+
 def test_no_file_names_a_path_of_one_machine():
     assert mentions(MACHINE_PATHS.values()) == []
 

@@ -32,9 +32,9 @@ def settings_table():
 def shown_default(name):
     field = Settings.model_fields[name]
     default = field.default_factory() if field.default is PydanticUndefined else field.default
-    if default is None or default == "":
+    if default in (None, "", ()):
         return "none"
-    text = ",".join(default) if isinstance(default, tuple) else str(default).replace(str(Path.home()), "~")
+    text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default).replace(str(Path.home()), "~")
     return f"`{text}`"
 
 

@@ -14,7 +14,7 @@ import pytest
 import structlog
 import uvicorn
 
-from clipwarden.api.app import create_app
+from clipwarden.api.app import SERVER, create_app
 from clipwarden.shared.blobs import LocalBlobs
 from clipwarden.shared.contracts import Branch, DetectorState, Manifest, ManifestDetector
 from clipwarden.shared.settings import Settings
@@ -34,6 +34,7 @@ MANIFEST = Manifest(
     ),
     faces="mtcnn",
     fusion=f"sha256:{'2' * 64}",
+    policies=("balanced", "strict"),
 )
 MAX_UPLOAD = 1024 * 1024
 
@@ -46,7 +47,7 @@ class Serve(Protocol):
 def served(settings: Settings, port: int = 0) -> Iterator[str]:
     """The base URL of a gateway that runs in a thread until the context ends."""
     listener = socket.create_server(("127.0.0.1", port))
-    config = uvicorn.Config(create_app(settings), log_config=None, access_log=False, ws="none")
+    config = uvicorn.Config(create_app(settings), **SERVER)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from sqlalchemy import create_engine, text
 
-from clipwarden.api.uploads import FILE_FIELD
+from clipwarden.api.receiving import FILE_FIELD
 from clipwarden.shared.blobs import BlobWriter, LocalBlobs
 from clipwarden.shared.errors import StorageFull
 from clipwarden.shared.local.postgres import EmbeddedPostgres
@@ -111,7 +111,7 @@ def test_a_broken_form_is_a_bad_request(gateway: httpx.Client) -> None:
 
 
 def test_a_body_that_is_no_form_is_an_unsupported_type(gateway: httpx.Client, route: str) -> None:
-    for content_type in ("", "text/plain", "application/json", "multipart/mixed; boundary=a"):
+    for content_type in ("", "text/plain", "application/xml", "multipart/mixed; boundary=a"):
         reply = gateway.post(route, content=b"hello", headers={"Content-Type": content_type})
         assert FILE_FIELD in refused(reply, 415, "unsupported_media_type")
 

@@ -302,7 +302,7 @@ def test_an_upload_that_was_taken_is_never_answered_with_an_error(
     engine.dispose()
     assert reply.status_code == 202
     told, recorded = reply.json(), read(gateway, UUID(reply.json()["id"]))
-    assert told | {"created_at": ""} == recorded | {"created_at": ""}
+    assert told | {"created_at": ""} == recorded | {"created_at": "", "queue_position": None}
 
 
 def test_an_upload_is_taken_at_once_while_redis_is_silent(

@@ -68,7 +68,7 @@ def decided(store: Store, visual: float | None, audio: float | None) -> tuple[UU
         outcome(Branch.AUDIO, "cqcc_cnn", "audio_prob_fake", audio),
     ):
         assert store.finish_branch(analysis_id, claim(Stage(result.branch)), result)
-    assert store.fuse(analysis_id, lambda manifest, results: judge(BUNDLE, manifest, results))
+    assert store.fuse(analysis_id, lambda manifest, results, _: judge(BUNDLE, manifest, results))
     analysis = store.analysis(analysis_id)
     assert analysis is not None
     assert analysis.verdict is not None

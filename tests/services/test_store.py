@@ -71,7 +71,7 @@ def result(branch: Branch, score: float = 0.5) -> BranchResult:
     return BranchResult(branch=branch, status=OutcomeStatus.OK, detectors=(outcome,))
 
 
-def judge(_: Manifest, results: Sequence[BranchResult]) -> Verdict:
+def judge(_: Manifest, results: Sequence[BranchResult], __: str | None) -> Verdict:
     return Verdict(
         label=Label.INCONCLUSIVE,
         probability=None,
@@ -173,7 +173,7 @@ def test_an_analysis_is_fused_once_and_only_when_all_stages_are_settled(store: S
 def test_a_judge_that_fails_leaves_the_analysis_open(store: Store, analysis_id: UUID) -> None:
     ingested(store, analysis_id, [])
 
-    def refuse(_: Manifest, __: Sequence[BranchResult]) -> Verdict:
+    def refuse(_: Manifest, __: Sequence[BranchResult], ___: str | None) -> Verdict:
         raise Unavailable("no")
 
     with pytest.raises(Unavailable):

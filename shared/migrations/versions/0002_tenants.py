@@ -16,8 +16,12 @@ DEFAULT_TENANT = "00000000-0000-0000-0000-000000000000"
 
 TELL = """
 CREATE FUNCTION clipwarden_tell() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    changed text := to_jsonb(NEW)->>TG_ARGV[0];
 BEGIN
-    PERFORM pg_notify('clipwarden', to_jsonb(NEW)->>TG_ARGV[0]);
+    PERFORM pg_notify('clipwarden', changed);
+    PERFORM pg_notify('clipwarden', CAST(f.id AS text)) FROM analyses f
+    WHERE f.leader_id = CAST(changed AS uuid) AND f.finished_at IS NULL;
     RETURN NULL;
 END $$
 """
@@ -83,6 +87,7 @@ def _analyses() -> None:
             server_default=sa.text(f"'{DEFAULT_TENANT}'"),
         ),
     )
+    op.add_column("analyses", sa.Column("key_id", sa.Uuid))
     op.add_column("analyses", sa.Column("lane", sa.Text, nullable=False, server_default=sa.text("'realtime'")))
     op.add_column("analyses", sa.Column("policy", sa.Text))
     op.add_column("analyses", sa.Column("detectors", ARRAY(sa.Text)))
@@ -94,6 +99,12 @@ def _analyses() -> None:
     op.add_column("analyses", sa.Column("reusable", sa.Boolean, nullable=False, server_default=sa.text("true")))
     op.add_column("analyses", sa.Column("deleted_at", TIME))
     op.create_index("analyses_of_tenant", "analyses", ["tenant_id", "id"])
+    op.create_index("analyses_of_key", "analyses", ["key_id"], postgresql_where=sa.text("finished_at IS NULL"))
+    op.create_index("analyses_by_state", "analyses", ["tenant_id", "state", "id"])
+    op.create_index(
+        "analyses_by_tag", "analyses", ["tenant_id", "tag", "id"], postgresql_where=sa.text("tag IS NOT NULL")
+    )
+    op.create_index("stages_finished", "stages", ["stage", "finished_at"])
     op.create_index("analyses_of_content", "analyses", ["tenant_id", "sha256"])
     op.create_index("analyses_of_upload", "analyses", ["upload_key"])
     op.create_index("analyses_of_batch", "analyses", ["batch_id"])

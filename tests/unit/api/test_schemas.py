@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from clipwarden.api.examples import ANALYSIS, DETECTORS, QUEUED, SEED_ACCEPTED, SEED_DONE
+from clipwarden.api.examples import ANALYSIS, DETECTORS, LISTED, QUEUED, SEED_ACCEPTED, SEED_DONE
 from clipwarden.api.problems import STATUS
 from clipwarden.api.progress import percent, phase
-from clipwarden.api.schemas import AnalysisView, DetectorsView
+from clipwarden.api.schemas import AnalysisView, DetectorsView, ListView
 from clipwarden.api.seed_routes import SeedStatus
 from clipwarden.shared.codes import SENTENCES, ProblemCode, SkipCode
 from clipwarden.shared.contracts import (
@@ -99,12 +99,13 @@ def test_what_is_not_known_is_null_and_never_invented() -> None:
     unknown = ("queue_position", "eta_s", "verdict", "error", "finished_at", "rerun_of")
     assert all(shown[name] is None for name in unknown)
     assert {shown["input"][name] for name in ("kind", "duration_s", "width", "height", "fps", "has_audio")} == {None}
-    assert set(shown["links"]) == {"self"}
+    assert set(shown["links"]) == {"self", "events"}
 
 
 def test_the_documented_examples_are_exactly_what_the_views_write() -> None:
     for example in (ANALYSIS, QUEUED):
         assert AnalysisView.model_validate(example).model_dump(mode="json") == example
+    assert ListView.model_validate(LISTED).model_dump(mode="json") == LISTED
     assert DetectorsView.model_validate(DETECTORS).model_dump(mode="json") == DETECTORS
     for example in (SEED_ACCEPTED, SEED_DONE):
         assert SeedStatus.model_validate(example).model_dump(mode="json", exclude_none=True) == example

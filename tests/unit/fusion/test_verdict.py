@@ -230,3 +230,12 @@ def test_the_largest_head_is_used_and_an_unfitted_one_never() -> None:
     every = {name: 0.5 for head in BUNDLE.unfitted for name in head.feature_cols}
     assert BUNDLE.largest(set(every), "balanced").name == "cqcc_cnn+av_sync"
     assert len(SUBSETS) == len(BUNDLE.heads) == 15
+
+
+@given(clip=clips, policy=st.sampled_from(sorted(SHIPPED.policies)))
+def test_every_other_policy_is_answered_beside_the_verdict(clip: dict[str, float], policy: str) -> None:
+    verdict = judge(SHIPPED, MANIFEST, results_of(clip), policy)
+    assert {a.policy for a in verdict.alternatives} == SHIPPED.policies.keys() - {policy}
+    for other in verdict.alternatives:
+        alone = judge(SHIPPED, MANIFEST, results_of(clip), other.policy)
+        assert (other.label, other.probability, other.head) == (alone.label, alone.probability, alone.head)

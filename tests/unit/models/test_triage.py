@@ -120,6 +120,11 @@ def test_without_fitted_heads_for_what_is_left_nothing_may_be_spared(heads, list
     assert decidable(bundle(*heads), listening) is expected
 
 
+def test_nothing_is_spared_for_a_policy_that_no_head_can_follow():
+    assert decidable(bundle(head(GATE)), [], "balanced")
+    assert not decidable(bundle(head(GATE)), [], "another")
+
+
 def test_the_bundle_that_ships_spares_nothing():
     from clipwarden.models.fusion.bundle import bundle_path, read_bundle
 

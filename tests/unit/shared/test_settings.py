@@ -23,6 +23,8 @@ def test_settings_come_from_prefixed_variables(monkeypatch: pytest.MonkeyPatch) 
         ("CLIPWARDEN_LOG_LEVEL", "LOUD"),
         ("CLIPWARDEN_HEARTBEAT_S", "50"),
         ("CLIPWARDEN_ASSESS_SOFT_LIMIT_S", "400"),
+        ("CLIPWARDEN_OUTBOUND_PRIVATE", "10.0.0.1/8"),
+        ("CLIPWARDEN_OUTBOUND_PORTS", "80,https"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
