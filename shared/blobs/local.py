@@ -16,6 +16,8 @@ from clipwarden.shared.ids import new_id
 
 PIECE_BYTES: Final = 256 * 1024
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+TRIES: Final = 5
+"""How often a folder is deleted while another process puts files into it, or made while another deletes it."""
 
 
 def private_folder(path: Path) -> None:
@@ -62,9 +64,16 @@ class LocalWriter(BlobWriter):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            private_folder(self._final.parent)
-            self._partial.replace(self._final)
-            _flush_folder(self._final.parent)
+            for tries_left in range(TRIES - 1, -1, -1):
+                try:
+                    private_folder(self._final.parent)
+                    self._partial.replace(self._final)
+                    _flush_folder(self._final.parent)
+                except FileNotFoundError:
+                    if self._partial.exists() and not tries_left:
+                        raise
+                if not self._partial.exists():  # in its place, or deleted from there already
+                    return
 
     def abort(self) -> None:
         """Forget the blob; harmless after commit."""
@@ -138,8 +147,16 @@ class LocalBlobs(BlobStore):
             self.path(key).unlink(missing_ok=True)
 
     def delete_folder(self, folder: str) -> None:
-        with translated("delete"), suppress(FileNotFoundError):
-            shutil.rmtree(self.path(folder))
+        with translated("delete"):
+            for tries_left in range(TRIES - 1, -1, -1):
+                try:
+                    with suppress(FileNotFoundError):
+                        shutil.rmtree(self.path(folder))
+                except OSError as error:
+                    if error.errno != errno.ENOTEMPTY or not tries_left:
+                        raise
+                else:
+                    return
 
     def older_than(self, folder: str, age_s: float) -> list[str]:
         before = time.time() - age_s

@@ -120,11 +120,22 @@ def _feedback(row: Found) -> Feedback:
 
 
 def _locked(c: Connection, analysis_id: UUID, tenant_id: UUID) -> Found | None:
+    """The analysis, with its stages locked before it, which is the order of the workers.
+
+    Stages that were opened while we waited for the analysis may be a worker's by now, who waits for it too: then both
+    are let go and locked anew.
+    """
     key = {"id": analysis_id, "tenant": tenant_id}
-    c.execute(text("SELECT 1 FROM stages WHERE analysis_id = :id ORDER BY stage FOR UPDATE"), key)
-    return c.execute(
-        text("SELECT * FROM analyses WHERE id = :id AND tenant_id = :tenant FOR UPDATE"), key
-    ).one_or_none()
+    while True:
+        attempt = c.begin_nested()
+        held = c.execute(text("SELECT 1 FROM stages WHERE analysis_id = :id ORDER BY stage FOR UPDATE"), key).all()
+        row = c.execute(
+            text("SELECT * FROM analyses WHERE id = :id AND tenant_id = :tenant FOR UPDATE"), key
+        ).one_or_none()
+        if c.scalar(text("SELECT count(*) FROM stages WHERE analysis_id = :id"), key) == len(held):
+            attempt.commit()
+            return row
+        attempt.rollback()
 
 
 def _cancel(c: Connection, analysis_id: UUID) -> None:
