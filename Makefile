@@ -19,7 +19,7 @@ up: bootstrap ## Run the system on this machine until Ctrl-C
 	@$(BIN)/clipwarden up
 
 test: bootstrap ## Run the tests against real servers (minutes)
-	@$(BIN)/pytest -m "not long" -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -m "not long" -n 2 --dist loadfile
 
 test-long: bootstrap ## Run the tests that take long as well
 	@$(BIN)/pytest
