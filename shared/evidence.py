@@ -46,11 +46,6 @@ def evidence_key(result: BranchResult, detector: str, name: str) -> str | None:
     return f"{result.folder}/{detector}/{name}" if named and result.folder else None
 
 
-def delete_evidence(blobs: BlobStore, analysis_id: UUID) -> None:
-    """Remove all evidence of an analysis, also what no row names. Raises Unavailable."""
-    blobs.delete_folder(evidence_folder(analysis_id))
-
-
 def drop_evidence(blobs: BlobStore, folder: str | None) -> None:
     """Remove what was kept under a lease that was lost; nothing is raised, for it goes with the analysis."""
     if folder:

@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from clipwarden.shared.blobs import LocalBlobs
+from clipwarden.shared.blobs import LocalBlobs, evidence_folder
 from clipwarden.shared.blobs.local import LocalWriter
 from clipwarden.shared.contracts import (
     Branch,
@@ -17,7 +17,7 @@ from clipwarden.shared.contracts import (
     OutcomeStatus,
 )
 from clipwarden.shared.errors import StorageFull
-from clipwarden.shared.evidence import delete_evidence, drop_evidence, evidence_key, write_evidence
+from clipwarden.shared.evidence import drop_evidence, evidence_key, write_evidence
 
 ANALYSIS = UUID(int=7)
 FILES = {"tiny_gate/heatmap-0.png": b"heat", "tiny_gate/series.json": b"{}", "frame_vit/face-0.jpg": b"face"}
@@ -96,8 +96,8 @@ def test_evidence_goes_with_its_analysis_and_outlives_the_bundle(blobs: LocalBlo
             write_evidence(blobs, analysis_id, branch, uuid4(), FILES)
     blobs.delete_bundle(ANALYSIS)
     assert len(kept(blobs)) == 4 * len(FILES)
-    delete_evidence(blobs, ANALYSIS)
-    delete_evidence(blobs, ANALYSIS)
+    blobs.delete_folder(evidence_folder(ANALYSIS))
+    blobs.delete_folder(evidence_folder(ANALYSIS))
     assert {key.split("/")[1] for key in kept(blobs)} == {str(UUID(int=8))}
 
 
