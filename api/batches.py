@@ -22,7 +22,8 @@ from clipwarden.api.openapi import BATCH, OPENING, errors, headers
 from clipwarden.api.options import MOST_ITEMS, Batch, Named, checked, from_json
 from clipwarden.api.receiving import small_body
 from clipwarden.api.routes import parse_id
-from clipwarden.api.schemas import ErrorView, View
+from clipwarden.api.schema import View
+from clipwarden.api.schemas import ErrorView
 from clipwarden.api.submitting import JSON_TYPE, Asking, of_kept, parsed
 from clipwarden.shared.codes import ProblemCode
 from clipwarden.shared.contracts import AnalysisState, Label, Lane

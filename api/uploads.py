@@ -17,7 +17,7 @@ from clipwarden.api.gateway import Gateway, Services
 from clipwarden.api.openapi import FILE, UPLOADING, errors
 from clipwarden.api.receiving import received_alone
 from clipwarden.api.routes import parse_id
-from clipwarden.api.schemas import View
+from clipwarden.api.schema import View
 from clipwarden.shared.blobs import UPLOADS, BlobWriter
 from clipwarden.shared.codes import ProblemCode
 from clipwarden.shared.errors import BlobGone, ProblemError

@@ -12,7 +12,7 @@ from clipwarden.api.access import Admin
 from clipwarden.api.gateway import Gateway, Services
 from clipwarden.api.openapi import errors
 from clipwarden.api.routes import parse_id
-from clipwarden.api.schemas import View
+from clipwarden.api.schema import View
 from clipwarden.api.targets import callback_of
 from clipwarden.shared import queue
 from clipwarden.shared.codes import ProblemCode
