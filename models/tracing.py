@@ -20,7 +20,7 @@ from clipwarden.shared.errors import WorkerFault
 OPSET: Final = 17
 TOLERANCE: Final = 1e-4
 _TRACED_BATCH: Final = 2
-_TRIED_BATCH: Final = 1
+_TRIED_BATCH: Final = 3
 _TRIED_MORE: Final = 2
 """How much longer the other axes are when the graph is tried than when it was traced."""
 

@@ -23,7 +23,10 @@ STEM: Final = 48
 EMBEDDING: Final = 1792
 SQUEEZE: Final = 4  # of the block's input channels one in four
 IN_FLOAT32: Final = ("conv_stem", "conv_reduce", "conv_expand")
-"""What computes in float32 beside bfloat16: cheap layers whose errors all others would carry on."""
+"""What computes in float32 beside bfloat16: cheap layers whose errors all others would carry on.
+
+So does the sum that the blocks add to: it keeps the stem's precision, and each block rounds what it reads.
+"""
 
 
 class SqueezeExcite(nn.Module):
@@ -69,8 +72,8 @@ class Separable(nn.Module):
         self._adds = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.se(_silu(self.bn1(self.conv_dw(x))))
-        y = self.bn2(self.conv_pw(y))
+        y = self.se(_silu(self.bn1(self.conv_dw(x.to(self.conv_dw.weight.dtype)))))
+        y = self.bn2(self.conv_pw(y)).to(x.dtype)
         return cast("Tensor", x + y if self._adds else y)
 
 
@@ -90,9 +93,9 @@ class Inverted(nn.Module):
         self._adds = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y = _silu(self.bn1(self.conv_pw(x)))
+        y = _silu(self.bn1(self.conv_pw(x.to(self.conv_pw.weight.dtype))))
         y = self.se(_silu(self.bn2(self.conv_dw(y))))
-        y = self.bn3(self.conv_pwl(y))
+        y = self.bn3(self.conv_pwl(y)).to(x.dtype)
         return cast("Tensor", x + y if self._adds else y)
 
 
@@ -112,9 +115,8 @@ class EfficientNetB4(nn.Module):
         self.bn2 = nn.BatchNorm2d(EMBEDDING)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        x = _silu(self.bn1(self.conv_stem(pictures)))
-        x = self.blocks(x.to(self.conv_head.weight.dtype))
-        return _silu(self.bn2(self.conv_head(x))).mean(dim=(2, 3))
+        x = self.blocks(_silu(self.bn1(self.conv_stem(pictures))))
+        return _silu(self.bn2(self.conv_head(x.to(self.conv_head.weight.dtype)))).mean(dim=(2, 3))
 
 
 def _stage(inputs: int, outputs: int, blocks: int, kernel: int, stride: int, expansion: int) -> nn.Sequential:

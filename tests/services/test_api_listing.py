@@ -1,6 +1,5 @@
-"""The list of analyses: by every filter, page by page, of one tenant, and fast among ten thousand."""
+"""The list of analyses: by every filter, page by page, of one tenant, and by an index among ten thousand."""
 
-import time
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
@@ -15,7 +14,6 @@ from clipwarden.shared.store import Store
 from tests.services.conftest import PIPELINE
 
 ROWS = 10_000
-FASTEST_S = 0.4
 
 FILL = """
     INSERT INTO analyses (id, tenant_id, pipeline_id, state, filename, size_bytes, sha256, tag, lane, deadline_at,
@@ -181,8 +179,4 @@ def test_a_page_of_ten_thousand_is_read_without_reading_the_table(
     (statement, parameters) = next(each for each in asked if "LEFT JOIN verdicts" in each[0])
     with engine.connect() as c:
         plan = "\n".join(str(row[0]) for row in c.exec_driver_sql(f"EXPLAIN {statement}", parameters))
-    started = time.perf_counter()
-    listed(gateway, **filters)
-
     assert "Seq Scan on analyses" not in plan, plan
-    assert time.perf_counter() - started < FASTEST_S

@@ -143,11 +143,11 @@ def test_a_body_that_breaks_off_is_no_answer(server):
 def test_a_server_that_drips_does_not_outlast_the_time(server, opening):
     stop = threading.Event()
     drip = b"HTTP/1.1 100 Continue\r\n\r\n" if opening.endswith(b"Continue\r\n\r\n") else b"x"
-    server.answers = [raw(opening, *[drip] * 200, pause=lambda: stop.wait(0.05))]
-    started = time.monotonic()
+    sent: list[bool] = []
+    server.answers = [raw(opening, *[drip] * 200, pause=lambda: sent.append(stop.wait(0.05)))]
     with pytest.raises(NoAnswer, match="time is over"):
         fetch(client(server), server.url, timeout_s=0.3)
-    assert time.monotonic() - started < 1.5
+    assert len(sent) < 200
     stop.set()
 
 
@@ -158,11 +158,11 @@ def test_addresses_that_do_not_answer_share_the_time():
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(("127.0.0.1", port))
-        outbound = Outbound(Rules(frozenset({port}), LOOPBACK), lookup=lambda *_: ["127.0.0.1"])
+        outbound = Outbound(Rules(frozenset({port}), LOOPBACK), lookup=lambda *_: ["127.0.0.1"] * 20)
         started = time.monotonic()
         with pytest.raises(NoAnswer):
             fetch(outbound, f"http://deaf.example:{port}/", timeout_s=0.3)
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 20 * 0.3
 
 
 def test_a_name_without_addresses_and_a_closed_port_are_no_answer(server):
