@@ -87,6 +87,13 @@ CATALOGUE: Final[dict[str, Feature]] = {
         *_count("tiny_num_patches", "tiny_gate", _PATCHES_PER_FACE * _MOST_FACES, "patches that the gate judged"),
         *_per_picture("efficientnet_b4", "frame_efficientnet_b4", "face crops by the EfficientNet-B4"),
         *_per_picture("efficientnet_lite0", "frame_efficientnet_lite0", "face crops by the EfficientNet-Lite0"),
+        *_fake(
+            "frame_stats_score",
+            Branch.VISUAL,
+            "frame_stats",
+            "logistic of the frame statistics' mean logit over face crops",
+        ),
+        *_per_picture("frame_stats", "frame_stats", "face crops by the frame statistics"),
         *_per_picture("vit", "frame_vit", "face crops by the vision transformer"),
         *_fake(
             "forensic_score", Branch.VISUAL, "forensic_mlp", "logistic of the forensic MLP's mean logit over face crops"

@@ -97,10 +97,11 @@ def settle(module: torch.nn.Module, device: str, dtype: Dtype = "float32", keep:
     _lay_out(module)
 
 
-def save_from(module: torch.nn.Module, path: Path, facts: dict[str, str]) -> None:
-    """Write the module's parameters and buffers, in float32 and by name, with `facts` as the file's metadata."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    save_file(state, path, metadata=facts)
+def save_from(module: torch.nn.Module, path: Path, facts: dict[str, str], dtype: torch.dtype = torch.float32) -> None:
+    """Write the module's parameters and buffers, in `dtype` and by name, with `facts` as the file's metadata."""
+    state = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
+    kept = {name: t.to(dtype) if t.is_floating_point() else t for name, t in state.items()}
+    save_file({name: tensor.contiguous() for name, tensor in kept.items()}, path, metadata=facts)
 
 
 def facts_of(weights: WeightFile) -> dict[str, str]:

@@ -25,6 +25,7 @@ DETECTORS: dict[str, str] = {
     "frame_resnet18": "clipwarden.models.visual.frame_resnet18:FrameResNet18",
     "frame_efficientnet_b4": "clipwarden.models.visual.frame_efficientnet_b4:FrameEfficientNetB4",
     "frame_efficientnet_lite0": "clipwarden.models.visual.frame_efficientnet_lite0:FrameEfficientNetLite0",
+    "frame_stats": "clipwarden.models.visual.frame_stats:FrameStats",
     "frame_vit": "clipwarden.models.visual.frame_vit:FrameVit",
     "temporal_bilstm": "clipwarden.models.visual.temporal_bilstm:TemporalBiLstm",
     "temporal_3dcnn": "clipwarden.models.visual.temporal_3dcnn:Temporal3dCnn",

@@ -11,24 +11,19 @@ import structlog
 from numpy.typing import NDArray
 
 from clipwarden.models.assess import Loaded, device_failed
-from clipwarden.models.audio.mel import SAMPLE_RATE_HZ, spectrogram
 from clipwarden.models.brief import ROW_BYTES, brief
 from clipwarden.models.sights import WORST, Illustrator, Picture, shown, worst
 from clipwarden.shared.clip import Clip, Excerpt
 from clipwarden.shared.contracts import (
     BranchResult,
-    Contract,
-    Curve,
     DetectorOutcome,
     Evidence,
     Exhibit,
     ExhibitKind,
-    Gap,
-    Look,
     Needs,
-    Window,
 )
 from clipwarden.shared.errors import WorkerFault
+from clipwarden.shared.series import Series
 
 MOST_PICTURES: Final = 8
 """Of one detector."""
@@ -50,17 +45,6 @@ class Shown:
 
     result: BranchResult
     files: Mapping[str, bytes]
-
-
-class Series(Contract):
-    """What a `series` file holds: everything over time that a detector said, thinned where it is endless."""
-
-    detector: str
-    version: str
-    windows: tuple[Window, ...]
-    gaps: tuple[Gap, ...]
-    looks: tuple[Look, ...]
-    curves: tuple[Curve, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +156,11 @@ def _sheet(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _heard(clip: Clip, needs: Needs, evidence: Evidence) -> Iterator[Picture]:
     """Spectrograms of the stretches of sound that hold the windows with the highest scores."""
     need = needs.audio
-    if need is None or need.sample_rate_hz != SAMPLE_RATE_HZ:
+    if need is None:
+        return
+    from clipwarden.models.audio.mel import SAMPLE_RATE_HZ, spectrogram
+
+    if need.sample_rate_hz != SAMPLE_RATE_HZ:
         return
     excerpts = [(e, e.start_s + len(e.samples) / SAMPLE_RATE_HZ) for e in clip.excerpts(need)]
     chosen: dict[float, tuple[Excerpt, float]] = {}

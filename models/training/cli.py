@@ -17,6 +17,14 @@ TRAINERS: dict[str, str] = {
     "forensic_mlp": "clipwarden.models.training.forensic:train_forensic",
     "cqcc_cnn": "clipwarden.models.training.cqcc:train_cqcc",
     "speech_stats": "clipwarden.models.training.speech_stats:train_speech_stats",
+    "mel_resnet18": "clipwarden.models.training.seed_run:train_mel",
+    "frame_efficientnet_b4": "clipwarden.models.training.seed_run:train_b4",
+    "temporal_3dcnn": "clipwarden.models.training.seed_run:train_3dcnn",
+    "av_sync": "clipwarden.models.training.sync:train_sync",
+    "frame_stats": "clipwarden.models.training.frames:train_frames",
+    "tiny_gate": "clipwarden.models.training.gate:train_gate",
+    "frame_resnet18": "clipwarden.models.training.resnet:train_resnet",
+    "temporal_bilstm": "clipwarden.models.training.bilstm:train_bilstm",
 }
 """Detector → "module:function", imported on use."""
 
@@ -30,13 +38,14 @@ def main(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     out = options.out or Path("runs") / options.detector
     with _progress() as progress:
-        run = _trainer(options.detector)(options.data, out, options.seed, options.jobs, progress)
+        seed = _seed(options.detector) if options.seed is None else options.seed
+        run = _trainer(options.detector)(options.data, out, seed, options.jobs, progress)
     console = Console()
     console.print(f"scores, figures and weights are in {run.path}")
     if options.install:
         from clipwarden.models.training.install import install
 
-        for path in install(options.detector, run):
+        for path in install(options.detector, run, options.data):
             console.print(f"wrote {path}")
     return 0
 
@@ -48,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("detector", choices=TRAINERS)
     parser.add_argument("--data", type=Path, required=True, help="folder with audio/ and video/, each with folds.csv")
     parser.add_argument("--out", type=Path, help="run folder; a stopped run in it goes on (default runs/DETECTOR)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, help="default: the recipe's, else 0")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processor cores to use")
     parser.add_argument("--install", action="store_true", help="put weights, digest and card into this installation")
     return parser
@@ -63,6 +72,12 @@ def _progress() -> Progress:
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=Console(stderr=True))
+
+
+def _seed(detector: str) -> int:
+    from clipwarden.models.training.seed_fit import RECIPES
+
+    return RECIPES[detector].seed if detector in RECIPES else 0
 
 
 def _trainer(detector: str) -> Trainer:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -12,9 +12,9 @@ from rich.progress import Progress
 
 from clipwarden.models.checkpoint import load_into, save_from
 from clipwarden.models.training.forensic_data import ForensicCache
-from clipwarden.models.training.measure import auc, measures
-from clipwarden.models.training.run_folder import RunFolder, ScoreRow, licence_counts, read_table
+from clipwarden.models.training.run_folder import RunFolder, ScoreRow
 from clipwarden.models.training.video_data import FOLDS, VideoClip, clip_weights, read_clips, training_clips
+from clipwarden.models.training.video_report import clip_facts, clip_metrics
 from clipwarden.models.visual.forensic_features import compressed
 from clipwarden.models.visual.forensic_mlp import ForensicMlp, ForensicNetwork
 from clipwarden.models.weights import WeightFile, file_digest
@@ -61,8 +61,8 @@ def train_forensic(data: Path, out: Path, seed: int, jobs: int, progress: Progre
         scores += [_score_row(detector, f, fold) for f in tested]
     _detector(run, NAME, seen, seed)
     run.write_scores("scores.csv", scores)
-    run.write_json("metrics.json", _metrics([f.clip for f in seen], scores, seed))
-    run.write_json("data.json", _data_facts(data, [f.clip for f in seen]))
+    run.write_json("metrics.json", clip_metrics([f.clip for f in seen], scores, seed))
+    run.write_json("data.json", clip_facts(data, [f.clip for f in seen]))
     return run
 
 
@@ -127,35 +127,3 @@ def _detector(run: RunFolder, name: str, material: Sequence[ClipFeatures], seed:
 def _score_row(detector: ForensicMlp, found: ClipFeatures, fold: int) -> ScoreRow:
     clip, logit = found.clip, float(detector.predict(found.plain).mean())
     return ScoreRow(clip.path, "fake" if clip.fake else "real", clip.group, fold, logit)
-
-
-def _data_facts(data: Path, clips: Sequence[VideoClip]) -> dict[str, Any]:
-    fake, paths = sum(c.fake for c in clips), {c.path for c in clips}
-    rows = read_table(data / "video/manifest.csv", ("path", "licence"))
-    licences = licence_counts(row for row in rows if row["path"] in paths)
-    return {"fake": fake, "real": len(clips) - fake, "licences": licences}
-
-
-def _metrics(clips: Sequence[VideoClip], scores: Sequence[ScoreRow], seed: int) -> dict[str, Any]:
-    score = {row.path: row.score_logit for row in scores}
-
-    def part(chosen: Sequence[VideoClip]) -> dict[str, Any]:
-        fake, values = np.array([c.fake for c in chosen]), np.array([score[c.path] for c in chosen])
-        return measures(fake, values, [c.group for c in chosen], seed).model_dump()
-
-    return {
-        "all": part(clips),
-        "folds": {k: part([c for c in clips if c.fold == k]) for k in range(FOLDS)},
-        "source_matched_auc": _source_matched(clips, score),
-    }
-
-
-def _source_matched(clips: Sequence[VideoClip], score: dict[str, float]) -> dict[str, float | int]:
-    """Real against fake of the same repository, by the out-of-fold scores, averaged over repositories."""
-    values = []
-    for repository in sorted({c.repository for c in clips}):
-        chosen = [c for c in clips if c.repository == repository]
-        fake = np.array([c.fake for c in chosen])
-        if 0 < fake.sum() < len(fake):
-            values.append(auc(fake, np.array([score[c.path] for c in chosen])))
-    return {"repositories": len(values), "mean": float(np.mean(values)), "spread": float(np.std(values))}

@@ -1,221 +1,219 @@
 """Fits the fusion heads from the out-of-fold scores that the detectors' runs left behind.
 
-All heads are fitted on the development clips that every detector has scored (label: was the clip manipulated), with the
-same class prior of one half, and measured on every clip that has their scores.
+Heads over several branches are fitted, and measured, half on development clips with their own sound (label: was the
+clip manipulated) and half on composites of clips and utterances, whose sound has a label too. What the sound of a fake
+clip is, genuine or made, is mostly unknown. Heads of one branch are the same ones less the columns that are absent, and
+are measured on clips or utterances alone. The class prior is one half everywhere.
 """
 
 import argparse
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table as Display
-from scipy.special import expit
 
-from clipwarden.models.fusion.bundle import FORMAT, SEEDS, FusionBundle, Head, bundle_path, write_bundle
-from clipwarden.models.fusion.policies import PREDEFINED, Figures, figures
-from clipwarden.models.training.heads import DEFAULT_POLICY, Table, fit_family, logits, metrics
+from clipwarden.models.catalogue import PROBABILITY_EDGE, logit
+from clipwarden.models.fusion.bundle import FORMAT, SEEDS, FusionBundle, bundle_path, write_bundle
+from clipwarden.models.fusion.policies import PREDEFINED
+from clipwarden.models.training.composites import Composite, Part, composites
+from clipwarden.models.training.evaluation import seen
+from clipwarden.models.training.fusion_card import GAINED, HEADINGS, card, cells_of, gained, gains
+from clipwarden.models.training.head_table import Apart, Bools, Floats, Table
+from clipwarden.models.training.heads import DEFAULT_POLICY, fit_family
 from clipwarden.models.training.run_folder import read_table
+from clipwarden.shared.contracts import Branch
 from clipwarden.shared.errors import ConfigError
 
-SCORES: Final[dict[str, str]] = {
+PICTURES: Final[dict[str, str]] = {
+    "frame_stats_score": "frame_stats/scores.csv",
     "forensic_score": "forensic_mlp/scores.csv",
-    "audio_prob_fake": "cqcc_cnn/scores_video.csv",
 }
-"""Column of the joint heads → scores of the development clips in the run folders; the first names label and fold."""
+"""Column of the heads → scores of the development clips in the run folders; the first names label and fold."""
 
-UTTERANCES: Final = ("audio_prob_fake", "cqcc_cnn/scores.csv")
-"""A column and clips of another kind, genuine and synthetic speech, that its head is only checked on."""
+SOUNDS: Final[dict[str, tuple[str, str]]] = {
+    "audio_prob_fake": ("cqcc_cnn/scores_video.csv", "cqcc_cnn/scores.csv"),
+    "speech_stats_prob_fake": ("speech_stats/scores_video.csv", "speech_stats/scores.csv"),
+}
+"""Column of the heads → scores of the clips' own sound, and of utterances, genuine and synthetic."""
+
+OWN: Final = "clips with their own sound"
+SHARES: Final[dict[str, Mapping[bool, float]]] = {
+    OWN: {False: 0.5, True: 0.5},
+    "genuine pictures, genuine speech": {False: 0.5},
+    "made pictures, made speech": {True: 0.25},
+    "made pictures, genuine speech": {True: 0.125},
+    "genuine pictures, made speech": {True: 0.125},
+}
+"""Kind of row → its share among the rows of each label."""
 
 CSV_COLUMNS: Final = ("path", "label", "group", "fold", "score_logit")
 FAKE: Final = {"fake": True, "spoof": True, "real": False, "bonafide": False}
-Scores = Mapping[str, Mapping[str, str]]
+_EDGE: Final = abs(logit(PROBABILITY_EDGE))
 _PAGE_WIDTH: Final = 140
+Scores = Mapping[str, Mapping[str, str]]
 
 
-def fit_bundle(runs: Path) -> FusionBundle:
-    """Fit all heads from the run folders. Raises ConfigError if scores are missing or allow no fit."""
-    scored = {column: _scores(runs / file) for column, file in SCORES.items()}
-    table = joint_table(scored)
-    heads = fit_family(table, "development clips that every detector scored", _digest(scored))
+@dataclass(frozen=True, slots=True)
+class Material:
+    """joint: rows of every kind, with `kind` (N,) as SHARES names them; apart: clips alone and utterances alone."""
+
+    joint: Table
+    kind: tuple[str, ...]
+    apart: Apart
+    digest: str
+
+
+def read_material(runs: Path, seed: int = 0) -> Material:
+    """Everything the heads are fitted to. Raises ConfigError if scores are missing or not as expected."""
+    pictures = {column: _scores(runs / file) for column, file in PICTURES.items()}
+    own = {column: _scores(runs / files[0]) for column, files in SOUNDS.items()}
+    speech = {column: _scores(runs / files[1]) for column, files in SOUNDS.items()}
+    clips, utterances = parts(pictures), parts(speech)
+    made = composites(whole(clips), whole(utterances), seed)
+    joint, kind = _joint(clips, own, made)
+    apart = {
+        Branch.VISUAL: _alone(clips, 0, len(SOUNDS)),
+        Branch.AUDIO: _alone(utterances, len(PICTURES), 0),
+    }
+    return Material(joint, kind, apart, _digest([pictures, own, speech], made))
+
+
+def fit_bundle(material: Material) -> FusionBundle:
+    """Fit all heads. Raises ConfigError if the material allows no fit."""
+    heads = fit_family(material.joint, f"{OWN}, and composites", material.digest, material.apart)
     return FusionBundle(format=FORMAT, policy=DEFAULT_POLICY, policies=PREDEFINED, heads=heads, unfitted=SEEDS)
 
 
-def check_utterances(bundle: FusionBundle, runs: Path) -> dict[str, float]:
-    """Figures of the audio head on speech that it was not fitted on, with the share of genuine speech called fake."""
-    column, file = UTTERANCES
-    table = joint_table({column: _scores(runs / file)})
-    head = next(h for h in bundle.heads if h.feature_cols == (column,))
-    probability = expit(logits(head.model, table.x) / head.temperature)
-    t = head.thresholds[bundle.policy]
-    called = (probability >= t.fake) | (probability <= t.real)
-    return {
-        **metrics(table, probability),
-        "called_fake": float((probability[~table.fake] >= t.fake).mean()),
-        "conclusive": float(called.mean()),
-    }
-
-
-def joint_table(scored: Mapping[str, Scores]) -> Table:
-    """One row per clip of the first column's scores, which give label, group and fold; NaN where another has none."""
+def parts(scored: Mapping[str, Scores]) -> list[Part]:
+    """One per item of the first column's scores, which give label, group and fold; NaN where another has none."""
     first = next(iter(scored.values()))
-    rows = [first[path] for path in sorted(first)]
-    if unknown := {r["label"] for r in rows} - FAKE.keys():
+    if unknown := {r["label"] for r in first.values()} - FAKE.keys():
         raise ConfigError(f"scores with labels other than {', '.join(FAKE)}: {sorted(unknown)}")
+    return [
+        Part(path, FAKE[row["label"]], row["group"], int(row["fold"]), _row(scored, path))
+        for path, row in sorted(first.items())
+    ]
+
+
+def whole(of: Iterable[Part]) -> list[Part]:
+    return [part for part in of if not np.isnan(part.x).any()]
+
+
+def _joint(
+    clips: Sequence[Part], own: Mapping[str, Scores], made: Sequence[Composite]
+) -> tuple[Table, tuple[str, ...]]:
+    """The rows of both kinds; the clips with their own sound lie in the cells of their composites."""
+    cell = {c.pictures.path: c.cell for c in made}
+    talking = [(p, _row(own, p.path)) for p in clips if p.path in cell]
+    kind = [OWN] * len(talking) + [_kind(c) for c in made]
+    fake = np.array([p.fake for p, _ in talking] + [c.pictures.fake or c.sound.fake for c in made])
+    table = Table(
+        columns=(*PICTURES, *SOUNDS),
+        x=np.array([[*p.x, *sound] for p, sound in talking] + [[*c.pictures.x, *c.sound.x] for c in made]),
+        fake=fake,
+        group=np.array([cell[p.path] for p, _ in talking] + [c.cell for c in made]),
+        fold=np.array([p.fold for p, _ in talking] + [c.pictures.fold for c in made]),
+    )
+    kept = table.holding(range(len(table.columns)))
+    sizes = Counter(p.group for p in clips)
+    rare = np.array([sizes[p.group] ** -0.5 for p in [*(p for p, _ in talking), *(c.pictures for c in made)]])
+    kinds = tuple(k for k, keep in zip(kind, kept, strict=True) if keep)
+    return replace(table.rows(kept), share=_shares(kinds, fake[kept], rare[kept])), kinds
+
+
+def _shares(kinds: Sequence[str], fake: Bools, rare: Floats) -> Floats:
+    share = rare.copy()
+    for kind in dict.fromkeys(kinds):
+        for label in SHARES[kind]:
+            of = (np.array(kinds) == kind) & (fake == label)
+            share[of] *= SHARES[kind][label] / max(share[of].sum(), 1e-12)
+    return share
+
+
+def _kind(composite: Composite) -> str:
+    pictures, sound = ("made" if part.fake else "genuine" for part in (composite.pictures, composite.sound))
+    return f"{pictures} pictures, {sound} speech"
+
+
+def _alone(of: Sequence[Part], before: int, after: int) -> Table:
+    """Rows with one kind of scores, the columns before and after them empty."""
     return Table(
-        columns=tuple(scored),
-        x=np.array([[_score(of, r["path"]) for of in scored.values()] for r in rows]),
-        fake=np.array([FAKE[r["label"]] for r in rows]),
-        group=np.unique([r["group"] for r in rows], return_inverse=True)[1],
-        fold=np.array([int(r["fold"]) for r in rows]),
+        columns=(*PICTURES, *SOUNDS),
+        x=np.pad([p.x for p in of], ((0, 0), (before, after)), constant_values=np.nan),
+        fake=np.array([p.fake for p in of]),
+        group=np.unique([p.group for p in of], return_inverse=True)[1],
+        fold=np.array([p.fold for p in of]),
     )
 
 
-def _score(scores: Scores, path: str) -> float:
-    return float(scores[path]["score_logit"]) if path in scores else float("nan")
+def _row(scored: Mapping[str, Scores], path: str) -> Floats:
+    """The logits of a path, as far from 0 as a head may see them."""
+    logits = [float(of[path]["score_logit"]) if path in of else np.nan for of in scored.values()]
+    return np.clip(logits, -_EDGE, _EDGE)
 
 
 def _scores(path: Path) -> dict[str, Mapping[str, str]]:
     return {row["path"]: row for row in read_table(path, CSV_COLUMNS)}
 
 
-def _digest(scored: Mapping[str, Scores]) -> str:
-    """SHA-256 over everything of the training table, by column and clip."""
+def _digest(scored: Iterable[Mapping[str, Scores]], made: Sequence[Composite]) -> str:
+    """SHA-256 over everything of the training table, by column and item, and which composites were made."""
     lines = [
         "\t".join((column, *(row[name] for name in CSV_COLUMNS)))
-        for column, scores in scored.items()
+        for of in scored
+        for column, scores in of.items()
         for _, row in sorted(scores.items())
     ]
-    text = "\n".join(lines)
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    lines += [f"{c.pictures.path}\t{c.sound.path}" for c in made]
+    return f"sha256:{hashlib.sha256(chr(10).join(lines).encode()).hexdigest()}"
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="clipwarden train fusion", description=__doc__)
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the detectors' run folders")
-    parser.add_argument("--out", type=Path, help="where to write the bundle")
-    parser.add_argument("--install", action="store_true", help="make it this installation's bundle")
-    options = parser.parse_args(argv)
-    if (options.out is None) == (not options.install):
-        parser.error("say where the bundle goes: --out FILE or --install")
+    options = _options(argv)
     target: Path = options.out or bundle_path()
-    bundle = fit_bundle(options.runs)
+    material = read_material(options.runs)
+    bundle = fit_bundle(material)
+    found = gains(material.joint, material.kind)
     write_bundle(target, bundle)
     if options.install:
-        text = card(bundle, check_utterances(bundle, options.runs))
-        (bundle_path().parents[1] / "cards" / "fusion.md").write_text(text, "utf-8")
+        (bundle_path().parents[1] / "cards" / "fusion.md").write_text(card(bundle, found), "utf-8")
+        seen.record([seen.FUSION], _learnt(options.data))
     console = Console()
     if not console.is_terminal:
         console.width = _PAGE_WIDTH
-    console.print(_report(bundle.heads))
+    console.print(_grid(("head", *HEADINGS), ((head.name, *cells_of(head)) for head in bundle.heads)))
+    console.print(_grid(("on", *GAINED), (gained(gain) for gain in found)))
     console.print(f"wrote {target}, {bundle.digest}", soft_wrap=True)
     return 0
 
 
-CARD = """# Fusion heads
-
-## What they are
-
-Logistic regressions on the detectors' scores (as logits, standardised), coefficients of fake scores not below 0,
-divided by one temperature in [0.5, 5]. The largest head whose columns are all present is used. Every head is fitted on
-the same clips, with columns dropped, and held close to the head over all: dropping a detector whose score says nothing
-(its mean over the clips) moves no probability by more than 0.02.
-
-Strength of regularisation {strength:g}, chosen by grouped cross-validation; temperature {temperature:.2f}, fitted on
-the folds held out. Standardised coefficients: {coefficients}.
-
-## Figures
-
-Nested over five folds of groups: of a tested clip's generator or source, neither the detectors, the coefficients, the
-strength nor the temperature saw anything. Thresholds are chosen on these same probabilities. Every clip with the head's
-scores is measured, also those that lack another detector's and are not fitted on.
-
-| head | fitted on | measured on | groups | AUC [95 %] | log-loss (chance 0.693) | Brier (chance 0.250) |
-|---|---|---|---|---|---|---|
-{heads}
-
-## Policies
-
-"Bound" is the upper Clopper-Pearson bound (95 %) of the share of real clips called fake, as if clips were independent;
-"found" and "missed" are fake clips called fake and called real, "conclusive" all clips with a label other than
-inconclusive. Verdicts follow `{policy}` unless an operator chooses another (`clipwarden fusion policies --help`).
-
-| policy | head | fake from | real to | real clips called fake | bound | found | missed | conclusive |
-|---|---|---|---|---|---|---|---|---|
-{policies}
-
-On {utterances:.0f} development utterances of genuine and synthetic speech, on which it was not fitted, the head
-`cqcc_cnn` has AUC {auc:.3f} [{low:.3f}, {high:.3f}] and log-loss {loss:.3f}; {alarms:.0%} of the genuine speech is
-called fake, {called:.0%} of all gets a label. It answers for clips, whose labels it was fitted to, not for speech.
-
-## Data
-
-The development clips of the detectors' own cards; classes weighted to a prior of one half, clips by 1/sqrt(n) of their
-group. Digest of the training table: `{data}`.
-
-    clipwarden train fusion --runs DIR --install
-
-## Known limits
-
-- The label of a head is whether the clip was manipulated, whatever its detectors look at.
-- What the sound of a fake development clip is, genuine or made, is mostly unknown. The audio coefficient stands for
-  what separates the sound of real from that of fake clips, which may be its processing.
-- Few real clips: the bounds are wide, and a bound on the false positives below what the table shows is refused.
-- The heads of the 5-way pipeline (`seed-2way` to `seed-5way`) are known by their columns and have no coefficients here.
-"""
+def _options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="clipwarden train fusion", description=__doc__)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the detectors' run folders")
+    parser.add_argument("--out", type=Path, help="where to write the bundle")
+    parser.add_argument("--install", action="store_true", help="make it this installation's bundle; needs --data")
+    parser.add_argument("--data", type=Path, help="the data that the detectors learnt from; `evaluate` warns of it")
+    options = parser.parse_args(argv)
+    if (options.out is None) == (not options.install):
+        parser.error("say where the bundle goes: --out FILE or --install")
+    if options.install and options.data is None:
+        parser.error("--install records what was learnt from: give --data DIR")
+    return options
 
 
-def card(bundle: FusionBundle, utterances: Mapping[str, float]) -> str:
-    """The card in Markdown, from the bundle alone and the check on utterances."""
-    full = max(bundle.heads, key=lambda h: len(h.feature_cols))
-    coefficients = (f"{name} {c:.3f}" for name, c in zip(full.feature_cols, full.model.coef, strict=True))
-    return CARD.format(
-        strength=full.metrics["strength"],
-        temperature=full.temperature,
-        coefficients=", ".join(coefficients),
-        heads="\n".join("| " + " | ".join((f"`{head.name}`", *_cells(head))) + " |" for head in bundle.heads),
-        policies="\n".join("| " + " | ".join(_policy_cells(f)) + " |" for f in figures(bundle)),
-        policy=bundle.policy,
-        data=full.data,
-        utterances=utterances["clips"],
-        auc=utterances["auc"],
-        low=utterances["auc_low"],
-        high=utterances["auc_high"],
-        loss=utterances["log_loss"],
-        alarms=utterances["called_fake"],
-        called=utterances["conclusive"],
-    )
+def _learnt(data: Path) -> seen.Trained:
+    both = [seen.trained_on(data / corpus / "manifest.csv") for corpus in ("audio", "video")]
+    return seen.Trained(seen.FUSION, both[0].files | both[1].files, both[0].people | both[1].people)
 
 
-def _report(heads: Sequence[Head]) -> Display:
-    display = Display("head", "fitted on", "measured on", "groups", "AUC out of fold [95 %]", "log-loss", "Brier")
-    for head in heads:
-        display.add_row(head.name, *_cells(head))
+def _grid(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Display:
+    display = Display(*headings)
+    for row in rows:
+        display.add_row(*row)
     return display
-
-
-def _cells(head: Head) -> list[str]:
-    m = head.metrics
-    return [
-        f"{m['fitted_clips']:.0f} clips",
-        f"{m['clips']:.0f} ({m['real_clips']:.0f} real)",
-        f"{m['groups']:.0f}",
-        f"{m['auc']:.3f} [{m['auc_low']:.3f}, {m['auc_high']:.3f}]",
-        f"{m['log_loss']:.3f}",
-        f"{m['brier']:.3f}",
-    ]
-
-
-def _policy_cells(f: Figures) -> list[str]:
-    return [
-        f"`{f.policy}`",
-        f"`{f.head}`",
-        f"{f.thresholds.fake:.3f}",
-        f"{f.thresholds.real:.3f}",
-        f"{f.called_fake} of {f.real} ({f.real_groups} groups)",
-        f"{f.false_positive_bound:.1%}",
-        *(f"{share:.0%}" for share in (f.found, f.missed, f.conclusive)),
-    ]

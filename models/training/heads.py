@@ -14,18 +14,14 @@ from itertools import combinations
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 
 from clipwarden.models.catalogue import CATALOGUE, PROBABILITY_EDGE, logit
 from clipwarden.models.fusion.bundle import TEMPERATURE_RANGE, Head, HeldOut, Linear
 from clipwarden.models.fusion.policies import PREDEFINED, supported
-from clipwarden.models.training.measure import measures
+from clipwarden.models.training.head_table import Apart, Bools, Floats, Measured, Table, metrics, weights
 from clipwarden.shared.errors import ConfigError
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 STRENGTHS: Final = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3)
 """Weights of the squared coefficients to choose from, for a loss that sums over clips; of equals the first is taken."""
@@ -38,30 +34,6 @@ DEFAULT_POLICY: Final = "balanced"
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """One clip a row. x: (N, columns) as the catalogue transforms them, NaN where a detector has no score.
-
-    fake, group, fold: (N,). Related clips share a group, and a group lies within one fold.
-    """
-
-    columns: tuple[str, ...]
-    x: Floats
-    fake: Bools
-    group: NDArray[np.int64]
-    fold: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.fake)
-
-    def rows(self, mask: Bools) -> "Table":
-        return Table(self.columns, self.x[mask], self.fake[mask], self.group[mask], self.fold[mask])
-
-    def holding(self, columns: Sequence[int]) -> Bools:
-        """Which rows have a score in all of these columns."""
-        return np.asarray(~np.isnan(self.x[:, list(columns)]).any(axis=1))
-
-
-@dataclass(frozen=True, slots=True)
 class Family:
     """Models by column indices, over shared standardisation, and the temperature they share."""
 
@@ -70,15 +42,16 @@ class Family:
     strength: float
 
 
-def fit_family(table: Table, fitted_on: str, data: str) -> tuple[Head, ...]:
+def fit_family(table: Table, fitted_on: str, data: str, apart: Apart | None = None) -> tuple[Head, ...]:
     """Heads for every subset of the table's detectors, fitted on the rows where all of them have scores.
 
+    A head of one branch is measured on the rows of that branch in `apart`, if there are such, the others on the table.
     Raises ConfigError for a group in two folds, fewer than three folds, one class only, or a set that the family
     separates: a temperature would be meaningless.
     """
     _check(table)
     family = fit(table)
-    held_out = nested(table)
+    held_out = nested(table, apart)
     return tuple(_head(table, subset, family, held_out[subset], fitted_on, data) for subset in subsets(table.columns))
 
 
@@ -181,24 +154,23 @@ def fit_temperature(logit_: Floats, fake: Bools, weight: Floats) -> float:
     return float(minimize_scalar(loss, bounds=TEMPERATURE_RANGE, method="bounded").x)
 
 
-def weights(table: Table) -> Floats:
-    """1/√n of the row's group, then both classes to the same sum: class prior one half, N in all."""
-    _, inverse, counts = np.unique(table.group, return_inverse=True, return_counts=True)
-    weight = 1 / np.sqrt(counts[inverse])
-    for side in (table.fake, ~table.fake):
-        weight[side] *= len(weight) / 2 / weight[side].sum()
-    return np.asarray(weight)
-
-
-def nested(table: Table) -> dict[tuple[int, ...], Floats]:
-    """Probabilities (N,) of every head for each fold's rows, all fitted on the other folds; NaN without a score."""
-    found = {subset: np.full(len(table), np.nan) for subset in subsets(table.columns)}
-    for test in _folds(table):
-        family = fit(table.rows(~test))
+def nested(table: Table, apart: Apart | None = None) -> dict[tuple[int, ...], Measured]:
+    """What every head says of each fold's rows, all fitted on the other folds."""
+    chosen = {subset: _measured_on(table, subset, apart or {}) for subset in subsets(table.columns)}
+    found = {subset: Measured(rows, np.full(len(rows), np.nan)) for subset, rows in chosen.items()}
+    for fold in np.unique(table.fold):
+        family = fit(table.rows(table.fold != fold))
         for subset, model in family.models.items():
-            rows = test & table.holding(subset)
-            found[subset][rows] = expit(logits(model, table.x[rows][:, list(subset)]) / family.temperature)
+            test = found[subset].table.fold == fold
+            x = found[subset].table.x[test][:, list(subset)]
+            found[subset].probability[test] = expit(logits(model, x) / family.temperature)
     return found
+
+
+def _measured_on(table: Table, subset: tuple[int, ...], apart: Apart) -> Table:
+    branches = {CATALOGUE[table.columns[i]].branch for i in subset}
+    of = apart.get(next(iter(branches)), table) if len(branches) == 1 else table
+    return of.rows(of.holding(subset))
 
 
 def _held_out(whole: Table, strength: float, wanted: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], Floats]:
@@ -233,29 +205,30 @@ def _check(table: Table) -> None:
         raise ConfigError("a group lies in two folds, so clips would be calibrated on their relatives")
 
 
-def _head(
-    table: Table, subset: tuple[int, ...], family: Family, probability: Floats, fitted_on: str, data: str
-) -> Head:
-    measured = table.rows(table.holding(subset))
-    p = probability[table.holding(subset)]
+def _head(table: Table, subset: tuple[int, ...], family: Family, held_out: Measured, fitted_on: str, data: str) -> Head:
     whole = table.rows(table.holding(range(len(table.columns))))
-    held_out = _held(measured, p)
     seen = whole.x[:, list(subset)]
     return Head(
-        name="+".join(dict.fromkeys(CATALOGUE[table.columns[i]].detector for i in subset)),
+        name=head_name(table.columns, subset),
         feature_cols=tuple(table.columns[i] for i in subset),
         model=family.models[subset],
         temperature=family.temperature,
-        thresholds=supported(PREDEFINED, held_out),
+        thresholds=supported(PREDEFINED, _held(held_out)),
         seen=tuple(zip(seen.min(axis=0).tolist(), seen.max(axis=0).tolist(), strict=True)),
-        held_out=held_out,
+        held_out=_held(held_out),
         fitted_on=fitted_on,
         data=data,
-        metrics={"fitted_clips": float(len(whole)), "strength": family.strength, **metrics(measured, p)},
+        metrics={"fitted_clips": float(len(whole)), "strength": family.strength, **metrics(held_out)},
     )
 
 
-def _held(table: Table, probability: Floats) -> HeldOut:
+def head_name(columns: Sequence[str], subset: Sequence[int]) -> str:
+    """The detectors of the subset's columns."""
+    return "+".join(dict.fromkeys(CATALOGUE[columns[i]].detector for i in subset))
+
+
+def _held(measured: Measured) -> HeldOut:
+    table, probability = measured.table, measured.probability
     real, fake = ~table.fake, table.fake
     return HeldOut(
         real=tuple(np.sort(probability[real]).round(6).tolist()),
@@ -263,21 +236,3 @@ def _held(table: Table, probability: Floats) -> HeldOut:
         real_groups=len(np.unique(table.group[real])),
         fake_groups=len(np.unique(table.group[fake])),
     )
-
-
-def metrics(table: Table, probability: Floats) -> dict[str, float]:
-    """Figures of held-out probabilities: ranking with its interval over groups, calibration at a prior of one half."""
-    fake, weight = table.fake, weights(table)
-    ranked = measures(fake, probability, [str(g) for g in table.group], seed=0).auc
-    clipped = np.clip(probability, 1e-12, 1 - 1e-12)
-    loss = -np.where(fake, np.log(clipped), np.log(1 - clipped))
-    return {
-        "clips": float(len(fake)),
-        "real_clips": float((~fake).sum()),
-        "groups": float(len(np.unique(table.group))),
-        "auc": ranked.value,
-        "auc_low": ranked.low,
-        "auc_high": ranked.high,
-        "log_loss": float(weight @ loss / weight.sum()),
-        "brier": float(weight @ (probability - fake) ** 2 / weight.sum()),
-    }

@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
-from scipy.linalg import solve
-from scipy.optimize import minimize_scalar
 
 from clipwarden.models.audio.speech_stats import Discriminant, SpeechStats
 from clipwarden.models.audio.statistics import describe
 from clipwarden.models.checkpoint import save_from
 from clipwarden.models.training.channel import through_channel
+from clipwarden.models.training.discriminant import best_slope, fit_direction, scaling
 from clipwarden.models.training.run_folder import RunFolder, ScoreRow
 from clipwarden.models.training.speech_data import COPIES, FOLDS, Utterance, read_utterances, read_wave, weights_of
 from clipwarden.models.training.speech_report import label_of, speech_facts, speech_metrics
@@ -27,7 +26,6 @@ from clipwarden.models.training.video_sound import score_sound
 from clipwarden.models.weights import WeightFile, file_digest
 
 NAME: Final = "speech_stats"
-FLATTEST, STEEPEST = 1e-3, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ def train_speech_stats(data: Path, out: Path, seed: int, jobs: int, progress: Pr
         pass
     numbers = np.stack([np.load(folder / f"{Path(u.path).stem}.npy") for u in utterances])
     logits = _out_of_fold(utterances, numbers, recipe, progress)
-    slope = _slope(logits, np.array([u.fake for u in utterances]), weights_of(utterances))
+    slope = best_slope(logits, np.array([u.fake for u in utterances]), weights_of(utterances))
     scores = [
         ScoreRow(u.path, label_of(u), u.group, u.test_fold, float(slope * logit), int(u.modern))
         for u, logit in zip(utterances, logits, strict=True)
@@ -80,15 +78,10 @@ def fit_discriminant(described: Described, recipe: StatsRecipe, slope: float = 1
     weights = np.repeat(described.weights / described.weights.sum(), versions) / versions
     network = Discriminant()
     rows = _standardised(network, described.numbers.reshape(len(fake), -1), weights)
-    means = [np.average(rows[side], axis=0, weights=weights[side]) for side in (fake, ~fake)]
-    apart = np.where(fake[:, None], *(rows - mean for mean in means)) * np.sqrt(weights)[:, None]
-    scatter = apart.T @ apart
-    scatter *= 1 - recipe.shrinkage
-    scatter.flat[:: len(scatter) + 1] += recipe.shrinkage * np.square(apart).sum() / len(scatter)
-    direction = solve(scatter, means[0] - means[1], assume_a="pos") * slope
+    found = fit_direction(rows, fake, weights, recipe.shrinkage)
     with torch.no_grad():
-        network.fc.weight.copy_(torch.from_numpy(direction)[None])
-        network.fc.bias.fill_(float(-direction @ (means[0] + means[1]) / 2))
+        network.fc.weight.copy_(torch.from_numpy(slope * found.weight)[None])
+        network.fc.bias.fill_(slope * found.bias)
     return network.eval()
 
 
@@ -97,8 +90,7 @@ def _standardised(
 ) -> NDArray[np.float64]:
     """The rows as the network weighs them, its scaler set to their weighted mean and spread."""
     tamed = (np.sign(numbers) * np.log1p(np.abs(numbers))).astype(np.float64)
-    mean = weights @ tamed
-    scale = np.sqrt(np.maximum(weights @ np.square(tamed - mean), 1e-12))
+    mean, scale = scaling(tamed, weights)
     network.scaler_mean.copy_(torch.from_numpy(mean))
     network.scaler_scale.copy_(torch.from_numpy(scale))
     with torch.inference_mode():
@@ -121,16 +113,6 @@ def _out_of_fold(
         with torch.inference_mode():
             logits[tested] = network(torch.from_numpy(numbers[tested, 0])).numpy()
     return logits
-
-
-def _slope(logits: NDArray[np.float64], fake: NDArray[np.bool_], weights: NDArray[np.float64]) -> float:
-    """What the logits must be multiplied with to have the least log-loss: a discriminant is too sure of itself."""
-    signs = np.where(fake, 1.0, -1.0)
-
-    def loss(log_slope: float) -> float:
-        return float(weights @ np.logaddexp(0, -signs * logits * np.exp(log_slope)))
-
-    return float(np.exp(minimize_scalar(loss, bounds=np.log([FLATTEST, STEEPEST]), method="bounded").x))
 
 
 def _saved(run: RunFolder, network: Discriminant, seed: int) -> SpeechStats:

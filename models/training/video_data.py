@@ -4,9 +4,10 @@ Layout of the data folder: `video/folds.csv`, `video/manifest.csv`, and the clip
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
@@ -23,6 +24,8 @@ from clipwarden.shared.media.fence import Fence
 from clipwarden.shared.media.limits import MediaLimits
 
 FOLDS: Final = 5
+Copier = Callable[[Path, Path], Path]
+"""Writes a copy of a clip into a folder; returns its path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +82,18 @@ def clip_weights(clips: Sequence[VideoClip]) -> NDArray[np.float64]:
 
 
 def prepared(
-    data: Path, clips: Sequence[VideoClip], spec: DetectorSpec, threads: int
+    data: Path, clips: Sequence[VideoClip], spec: DetectorSpec, threads: int, copied: Copier | None = None
 ) -> Iterator[tuple[VideoClip, Clip]]:
     """Read each clip through the fence for one detector, as an analysis would: planned frames, faces, sound.
 
-    Clips that the detector cannot judge by their form (no sound) are left out.
+    `copied` writes what is read instead of a clip into a folder. Clips that the detector cannot judge by their form (no
+    sound) are left out.
     """
     faces, manifest = FaceDetector(threads), _manifest(spec)
-    with Fence(MediaLimits()) as fence:
+    with Fence(MediaLimits()) as fence, TemporaryDirectory() as folder:
         for clip in clips:
             path = data / "video" / clip.path
-            with fence.open(path) as media:
+            with fence.open(copied(path, Path(folder)) if copied else path) as media:
                 what, skips = plan(media.probe, manifest)
                 content = prepare(media, what, faces) if spec.branch not in skips else None
             if content is not None:

@@ -48,15 +48,15 @@ def frames_of(view: View, least: int) -> View:
     return view
 
 
-def per_picture(prefix: str, logits: Floats, view: View, duration_s: float, **counts: float) -> Evidence:
+def per_picture(prefix: str, logits: Floats, view: View, duration_s: float, **more: float) -> Evidence:
     """Evidence of a detector that judges picture by picture; its score is the logistic of the mean logit.
 
-    Its features are the mean, maximum and 90th percentile of P(fake) as `<prefix>_prob_…`, then the counts.
+    Its features are the mean, maximum and 90th percentile of P(fake) as `<prefix>_prob_…`, and what `more` there is.
     """
     probabilities = sigmoid(logits)
     return Evidence(
         score=float(sigmoid(logits.mean())),
-        features={**statistics(prefix, probabilities), **counts},
+        features={**statistics(prefix, probabilities), **more},
         windows=windows(view.times_s, probabilities, duration_s),
         looks=looks(view, probabilities),
     )

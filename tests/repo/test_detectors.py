@@ -16,6 +16,7 @@ PLANNED = {
     "frame_resnet18": "visual",
     "frame_efficientnet_b4": "visual",
     "frame_efficientnet_lite0": "visual",
+    "frame_stats": "visual",
     "forensic_mlp": "visual",
     "frame_vit": "visual",
     "temporal_bilstm": "visual",

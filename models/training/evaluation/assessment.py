@@ -98,8 +98,8 @@ def measured(scores: Scores, subject: Subject, seed: int, rows: Bools | None = N
     groups = np.unique(scores.text["group"][chosen], return_inverse=True)[1]
     resamples = {"resamples": _RESAMPLES_OF_PARTS} if parts else {}
     found = intervals(_partial(some) if parts else lambda w: figures.all_figures(some, w), groups, seed, **resamples)
-    shares = {name: exact(found[name], len(np.unique(groups[of]))) for name, of in figures.counted(some).items()}
-    return found | shares | {name: unbounded(found[name]) for name in figures.RANKING if name in found}
+    found |= {name: exact(found[name], len(np.unique(groups[of]))) for name, of in figures.counted(some).items()}
+    return found | {name: unbounded(found[name]) for name in (*figures.RANKING, *figures.DECISION) if name in found}
 
 
 def _partial(some: Judged) -> Callable[[Floats], dict[str, Floats]]:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from clipwarden.models.training.evaluation.assessment import Assessment, Measured
 from clipwarden.models.training.evaluation.figures import CALIBRATION, DECISION, RANKING
+from clipwarden.models.training.evaluation.subjects import FUSED
 from clipwarden.models.training.measure import RESAMPLES
 
 EXPLAINED: Final = {
@@ -41,9 +42,12 @@ BRIEF: Final = ("auc", "source_matched_auc", "tpr_at_threshold", "fpr_at_thresho
 
 @dataclass(frozen=True, slots=True)
 class Grid:
+    """`folded` tables show their caption until they are opened."""
+
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
+    folded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +136,13 @@ def _items(counts: Mapping[str, int]) -> str:
 def _parts(found: Assessment) -> list[Section]:
     sections = []
     for dimension, levels in found.breakdown.items():
-        subjects = ["fused", *found.detectors]
+        subjects = [FUSED, *found.detectors]
         tables = [
             Grid(
                 (dimension.replace("_", " "), "items (real)", *(EXPLAINED[b] for b in BRIEF)),
                 [(lv, _items(part["counts"]), *_cells(part[s], BRIEF)) for lv, part in levels.items() if s in part],
                 s,
+                folded=s != FUSED,
             )
             for s in subjects
             if any(s in part for part in levels.values())

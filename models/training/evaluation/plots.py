@@ -96,9 +96,10 @@ def reliability(fake: Bools, subject: Subject) -> str:
             low, high = _wilson(int(y[of].sum()), int(of.sum()))
             axes.plot([p[of].mean()] * 2, [low, high], color=COLOURS[0], linewidth=1)
             axes.plot(p[of].mean(), y[of].mean(), "o", color=COLOURS[0], markersize=5)
-            axes.annotate(str(of.sum()), (p[of].mean(), high), ha="center", va="bottom", fontsize=7)
+            top = (p[of].mean(), max(high, y[of].mean()))
+            axes.annotate(str(of.sum()), top, (0, 4), textcoords="offset points", ha="center", fontsize=7)
         axes.plot([0, 1], [0, 1], color=INK, linewidth=0.7, linestyle=":")
-        axes.set(xlabel=f"P(fake), {subject.name}", ylabel="share of fakes", xlim=(0, 1), ylim=(0, 1.05))
+        axes.set(xlabel=f"P(fake), {subject.name}", ylabel="share of fakes", xlim=(0, 1), ylim=(0, 1.1))
 
     return drawn("reliability", paint)
 

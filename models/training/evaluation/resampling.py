@@ -67,7 +67,7 @@ def _interval(value: float, drawn: Floats) -> Interval:
 
 
 def unbounded(found: Interval) -> Interval:
-    """Without its bounds if no resample moved it: a perfect ranking of few items is no certainty."""
+    """Without its bounds if no resample moved it: a perfect ranking of few items, or one group, is no certainty."""
     return Interval(value=found.value) if found.low == found.high else found
 
 

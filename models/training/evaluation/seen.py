@@ -20,6 +20,8 @@ from clipwarden.models.weights import file_digest
 LENGTH: Final = 12
 """Hexadecimal digits kept: among a million items a false match is less likely than one in a hundred."""
 FUSION: Final = "fusion"
+PLACE: Final = "training/evaluation/seen.json"
+"""Where it lies in the folder of weights.toml."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ def trained_on(manifest: Path) -> Trained:
 def record(names: Sequence[str], trained: Trained, path: Path | None = None) -> Path:
     """Write down that these detectors were trained on it, in place of what was known of them."""
     path = path or _path()
+    path.parent.mkdir(parents=True, exist_ok=True)
     known = json.loads(path.read_text("utf-8")) if path.exists() else {"of": {}, "sets": {}}
     content = {"files": sorted(trained.files), "people": sorted(trained.people)}
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:LENGTH]
@@ -100,4 +103,4 @@ def _marks(identity: str, matched_group: str) -> set[str]:
 
 
 def _path() -> Path:
-    return Path(str(files("clipwarden.models.training.evaluation").joinpath("seen.json")))
+    return Path(str(files("clipwarden.models").joinpath(PLACE)))

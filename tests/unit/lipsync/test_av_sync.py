@@ -1,9 +1,10 @@
 """The two towers: which moments are judged, what an offset means, and a curve that shows where the sound fits best."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 from clipwarden.models.assess import Loaded
 from clipwarden.models.audio.mel import log_mel
@@ -12,7 +13,7 @@ from clipwarden.models.checkpoint import parameter_count, save_from
 from clipwarden.models.lipsync.av_sync import MOUTHS, OFFSET_S, SOUND, AvSync, SyncCurve
 from clipwarden.models.lipsync.av_sync_seed import AvSyncSeed, SyncHead
 from clipwarden.models.lipsync.pairing import OFFSETS, REACH, pair
-from clipwarden.models.lipsync.towers import SyncNetwork, matching_loss
+from clipwarden.models.lipsync.towers import SyncNetwork
 from clipwarden.models.selftest import self_test
 from clipwarden.models.weights import WeightFile
 from clipwarden.shared.clip import Clip, Sound, View
@@ -48,8 +49,8 @@ def _pair(view, wave, duration_s=4.0):
     return pair(_clip(view, wave, duration_s), view, SOUND, speech_network())
 
 
-def test_towers_have_fewer_than_three_million_parameters():
-    assert parameter_count(SyncNetwork()) == AvSync.spec.parameters < 3_000_000
+def test_the_towers_have_the_parameters_that_the_detector_states():
+    assert parameter_count(SyncNetwork()) == AvSync.spec.parameters
 
 
 def test_moments_are_five_neighbouring_frames_and_share_none():
@@ -155,31 +156,35 @@ def test_evidence_is_one_less_the_probability_of_sync(detector):
     assert len(evidence.windows) == evidence.facts["moments_judged"] >= 10
 
 
-def _stack(x, state, name, convolve=F.conv2d, strides=(2, 1), padding=1):
-    """Convolution, batch norm, ReLU, as often as the state has them under a name."""
-    for k in range(0, 99, 3):
-        if f"{name}.{k}.weight" not in state:
-            return x
-        x = convolve(x, state[f"{name}.{k}.weight"], stride=strides[k // 3 % 2], padding=padding)
-        norm = {of: state[f"{name}.{k + 1}.{of}"] for of in ("running_mean", "running_var", "weight", "bias")}
-        x = F.relu(F.batch_norm(x, **norm))
-    return x
-
-
 @torch.inference_mode()
 def test_predict_agrees_with_the_formula_in_double_precision(detector):
     mouths = pictures(20, 96, seed=8).reshape(4, 5, 96, 96, 3)
     sounds = np.random.default_rng(0).uniform(-1, 1, (4, 80, 13)).astype(np.float32)
-    state = {n: t.double() for n, t in av_sync().state_dict().items()}
-    seen = torch.from_numpy(mouths / 127.5 - 1).permute(0, 4, 1, 2, 3)
-    seen = _stack(seen, state, "mouth.motion", F.conv3d, ((1, 2, 2), 1), (0, 3, 3)).squeeze(2)
-    heard = _stack(torch.from_numpy(sounds).double()[:, None], state, "sound.first", strides=(1, 1))
+    state = {n: t.double().numpy() for n, t in av_sync().state_dict().items()}
+    grey = (mouths / 127.5 - 1) @ [0.299, 0.587, 0.114]
+    seen = grey.reshape(4, 5, 16, 6, 16, 6).mean(axis=(3, 5)).reshape(4, -1)
+    heard = sounds.reshape(4, 20, 4, 13).mean(axis=2).reshape(4, -1)
     a, b = (
-        _stack(x, state, f"{of}.places").mean(dim=(2, 3)) @ state[f"{of}.last.weight"].T + state[f"{of}.last.bias"]
-        for x, of in ((seen, "mouth"), (heard, "sound"))
+        x @ state[f"{of}.last.weight"].T + state[f"{of}.last.bias"] for x, of in ((seen, "mouth"), (heard, "sound"))
     )
-    expected = -(state["scorer.scale"] * F.cosine_similarity(a, b) + state["scorer.bias"]).numpy()
+    cosine = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    expected = -(state["scorer.scale"] * cosine + state["scorer.bias"])
     np.testing.assert_allclose(detector.predict((mouths, sounds)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_neither_light_nor_loudness_of_the_whole_clip_tells(detector):
+    moments = _pair(_mouths(np.arange(60) / 25 + 1), speech(4)).moments
+    darker = [replace(m, mouths=(m.mouths // 2 + 10).astype(np.uint8), sound=m.sound * 0.5 - 0.2) for m in moments]
+    once, again = (detector.examine(some).logits for some in (moments, darker))
+    known = ~np.isnan(once)
+    np.testing.assert_array_equal(np.isnan(again), ~known)
+    assert np.corrcoef(once[known], again[known])[0, 1] > 0.99
+
+
+def test_a_moment_s_score_is_the_mean_over_those_about_it():
+    logits = np.zeros((9, OFFSETS))
+    logits[4] = 7.0
+    np.testing.assert_allclose(SyncCurve(logits).around, [0, 7 / 5, 7 / 6, 1, 1, 1, 7 / 6, 7 / 5, 0])
 
 
 def test_pairs_of_another_shape_are_refused(detector):
@@ -189,23 +194,6 @@ def test_pairs_of_another_shape_are_refused(detector):
         detector.predict((pictures(5, 64).reshape(1, 5, 64, 64, 3), np.zeros((1, 80, 13), np.float32)))
     with pytest.raises(DetectorError):
         detector.predict((pictures(5, 96).reshape(1, 5, 96, 96, 3), np.zeros((1, 80, 9), np.float32)))
-
-
-def test_training_on_the_loss_brings_a_mouth_to_its_own_sound():
-    torch.manual_seed(0)
-    network = SyncNetwork()
-    mouths = torch.randn(6, 256, requires_grad=True)
-    sounds = torch.randn(6, 8, 256)
-    before = matching_loss(network, mouths, sounds)
-    optimiser = torch.optim.Adam([mouths, *network.scorer.parameters()], lr=0.1)
-    for _ in range(60):
-        optimiser.zero_grad()
-        loss = matching_loss(network, mouths, sounds)
-        loss.backward()
-        optimiser.step()
-    assert float(loss.detach()) < 0.2 * float(before.detach())
-    with torch.inference_mode():
-        assert (network.scorer(mouths[:, None], sounds).argmax(dim=1) == 0).all()
 
 
 def test_bfloat16_keeps_the_order_of_the_offsets(tmp_path, detector):

@@ -16,6 +16,7 @@ DESIGNED = {
         "frame_resnet18",
         "frame_efficientnet_b4",
         "frame_efficientnet_lite0",
+        "frame_stats",
         "forensic_mlp",
         "frame_vit",
         "temporal_bilstm",

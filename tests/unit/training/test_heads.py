@@ -9,11 +9,11 @@ from sklearn.linear_model import LogisticRegression
 
 from clipwarden.models.catalogue import CATALOGUE, PROBABILITY_EDGE, logit
 from clipwarden.models.fusion.bundle import TEMPERATURE_RANGE, Head, Linear
+from clipwarden.models.training.head_table import Measured, Table, metrics, weights
 from clipwarden.models.training.heads import (
     DROP_TOLERANCE,
     STRENGTHS,
     TIE,
-    Table,
     fit,
     fit_family,
     fit_linear,
@@ -22,8 +22,8 @@ from clipwarden.models.training.heads import (
     logits,
     nested,
     subsets,
-    weights,
 )
+from clipwarden.shared.contracts import Branch
 from clipwarden.shared.errors import ConfigError
 
 COLUMNS = ("forensic_score", "audio_prob_fake", "sync_prob")
@@ -71,6 +71,36 @@ def test_every_class_and_group_weighs_as_it_should() -> None:
     assert weight[t.fake].sum() == pytest.approx(weight[~t.fake].sum()) == len(t) / 2
     big, small = weight[:40][t.fake[:40]], weight[40:][t.fake[40:]]
     np.testing.assert_allclose(big[0] / small[0], math.sqrt(4 / 40))
+
+
+def test_a_row_counts_by_its_share() -> None:
+    t = table(1.0)
+    shared = Table(t.columns, t.x, t.fake, t.group, t.fold, np.where(np.arange(len(t)) < 200, 3.0, 1.0))
+    weight, before = weights(shared), weights(t)
+    for side in (t.fake, ~t.fake):
+        assert weight[side].sum() == pytest.approx(before[side].sum())
+        np.testing.assert_allclose(weight[side][0] / weight[side][-1], 3.0)
+    assert len(shared.rows(t.fake).share) == t.fake.sum()
+
+
+def test_the_slope_is_the_one_scikit_learn_fits_to_the_log_odds() -> None:
+    t = table(0.7)
+    p = expit(2.5 * t.x[:, 0] - 0.4)
+    found = metrics(Measured(t, p))
+    reference = LogisticRegression(C=1e9, tol=1e-10, max_iter=1000)
+    reference.fit(np.log(p / (1 - p))[:, None], t.fake, sample_weight=weights(t))
+    assert found["slope"] == pytest.approx(reference.coef_[0, 0], rel=1e-3)
+    assert found["slope_low"] < found["slope"] < found["slope_high"]
+
+
+def test_a_head_of_one_branch_is_measured_apart_and_fitted_the_same() -> None:
+    t, other = table(0.7), table(0.0, 200, seed=9)
+    apart = {Branch.AUDIO: other}
+    plain, measured = ({h.name: h for h in fit_family(t, "x", DATA, of)} for of in (None, apart))
+    assert {n: h.model for n, h in plain.items()} == {n: h.model for n, h in measured.items()}
+    assert measured["cqcc_cnn"].metrics["clips"] == 200
+    assert abs(measured["cqcc_cnn"].metrics["auc"] - 0.5) < 0.1 < plain["cqcc_cnn"].metrics["auc"] - 0.5
+    assert measured["forensic_mlp"].metrics == plain["forensic_mlp"].metrics
 
 
 def test_the_temperature_recovers_the_scale_of_the_logits() -> None:
@@ -139,8 +169,9 @@ def test_a_held_out_probability_has_seen_neither_its_fold_nor_its_group() -> Non
     changed.fake[tested] = ~t.fake[tested]
     after = nested(changed)
     for subset in before:
-        np.testing.assert_array_equal(before[subset][tested], after[subset][tested])
-        assert np.abs(before[subset][~tested] - after[subset][~tested]).max() > 1e-4
+        once, again = before[subset].probability, after[subset].probability
+        np.testing.assert_array_equal(once[tested], again[tested])
+        assert np.abs(once[~tested] - again[~tested]).max() > 1e-4
 
 
 def test_clips_that_lack_a_detector_are_measured_and_not_fitted_on() -> None:
@@ -189,7 +220,8 @@ def test_a_table_that_allows_no_honest_fit_is_refused() -> None:
 def test_the_same_table_gives_the_same_fit() -> None:
     once, again = (table(0.7, 200) for _ in range(2))
     assert fit(once) == fit(again)
-    np.testing.assert_equal(nested(once), nested(again))
+    for first, second in zip(nested(once).values(), nested(again).values(), strict=True):
+        np.testing.assert_array_equal(first.probability, second.probability)
 
 
 def test_a_column_without_spread_does_not_break_the_fit() -> None:
