@@ -11,6 +11,7 @@ from uuid import UUID
 
 from pydantic import Field, FiniteFloat, model_validator
 
+from clipwarden.shared.branch import Branch as Branch
 from clipwarden.shared.codes import SkipCode
 from clipwarden.shared.contract import Contract as Contract
 from clipwarden.shared.contract import Digest as Digest
@@ -22,15 +23,15 @@ from clipwarden.shared.exhibit import ExhibitKind as ExhibitKind
 from clipwarden.shared.exhibit import Look as Look
 from clipwarden.shared.probe import MediaKind as MediaKind
 from clipwarden.shared.probe import MediaProbe as MediaProbe
-
-
-class Branch(StrEnum):
-    """A modality; also the name of its queue and of its stage row."""
-
-    VISUAL = "visual"
-    AUDIO = "audio"
-    LIPSYNC = "lipsync"
-    CLIP = "clip"
+from clipwarden.shared.verdict import Alternative as Alternative
+from clipwarden.shared.verdict import Contribution as Contribution
+from clipwarden.shared.verdict import ErrorRates as ErrorRates
+from clipwarden.shared.verdict import Label as Label
+from clipwarden.shared.verdict import Range as Range
+from clipwarden.shared.verdict import Reason as Reason
+from clipwarden.shared.verdict import Share as Share
+from clipwarden.shared.verdict import Thresholds as Thresholds
+from clipwarden.shared.verdict import Verdict as Verdict
 
 
 class Stage(StrEnum):
@@ -93,12 +94,6 @@ class OutcomeStatus(StrEnum):
     OK = "ok"
     SKIPPED = "skipped"
     FAILED = "failed"
-
-
-class Label(StrEnum):
-    FAKE = "fake"
-    REAL = "real"
-    INCONCLUSIVE = "inconclusive"
 
 
 class Kernel(StrEnum):
@@ -344,69 +339,6 @@ class BranchResult(Contract):
         return self.model_dump_json(exclude_defaults=True)
 
 
-class Contribution(Contract):
-    """What one detector added to the log-odds of fake; exact."""
-
-    branch: Branch
-    detector: str
-    log_odds: FiniteFloat
-
-
-class Reason(Contract):
-    code: str
-    text: str
-
-
-class Range(Contract):
-    """A suspicious stretch of the clip, merged over branches; `peak` is the highest score of a window in it."""
-
-    start_s: float = Field(ge=0, allow_inf_nan=False)
-    end_s: float = Field(ge=0, allow_inf_nan=False)
-    branches: tuple[Branch, ...] = Field(min_length=1)
-    peak: Score
-
-
-class Alternative(Contract):
-    """What another policy would say of the same evidence, by the head that can follow it."""
-
-    policy: str
-    label: Label
-    probability: Score | None
-    head: str | None
-
-
-class Verdict(Contract):
-    """The fused answer. `baseline_logit` plus all contributions is logit(probability), exactly.
-
-    Without a usable branch the label is inconclusive, and probability, head and baseline are None. `localised`: short
-    ranges carry the evidence. `out_of_domain`: a feature lies outside what the head was fitted on, None where nobody
-    knows what that was.
-    """
-
-    label: Label
-    probability: Score | None
-    policy: str
-    head: str | None
-    coverage: Score
-    degraded: bool
-    baseline_logit: FiniteFloat | None
-    contributions: tuple[Contribution, ...] = ()
-    reasons: tuple[Reason, ...] = ()
-    ranges: tuple[Range, ...] = ()
-    localised: bool = False
-    out_of_domain: bool | None = None
-    alternatives: tuple[Alternative, ...] = ()
-
-    @model_validator(mode="after")
-    def _no_number_without_a_head(self) -> Self:
-        present = {self.probability is None, self.head is None, self.baseline_logit is None}
-        if len(present) != 1:
-            raise ValueError("probability, head and baseline come together")
-        if self.head is None and self.label is not Label.INCONCLUSIVE:
-            raise ValueError("a verdict without evidence is inconclusive")
-        return self
-
-
 class StageRow(Contract):
     """A stage as the database holds it, without its lease."""
 
@@ -425,6 +357,7 @@ class Analysis(Contract):
     """One clip on its way: the row, its stages and its verdict.
 
     `policy` and `detectors` are None where the default was asked for; `upload_key` is None once the file is gone.
+    `leader_id` is the analysis of the same content whose run this one waits for, and whose progress it shows.
     """
 
     id: UUID
@@ -452,4 +385,5 @@ class Analysis(Contract):
     detectors: tuple[str, ...] | None = None
     source_url: str | None = None
     upload_key: str | None = None
+    leader_id: UUID | None = None
     deleted_at: datetime | None = None
