@@ -6,6 +6,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
 from clipwarden.shared.blobs import BlobStore, open_blobs
@@ -13,6 +14,8 @@ from clipwarden.shared.errors import ConfigError, Unavailable
 from clipwarden.shared.ids import new_id
 from clipwarden.shared.settings import Settings, load_settings
 from clipwarden.shared.store import Store
+from clipwarden.shared.store.intake import check_schema
+from clipwarden.shared.tables import SCHEMA
 
 MIGRATION_LOCK = 727462
 
@@ -28,8 +31,13 @@ def upgrade_schema(database_url: str) -> None:
     try:
         with engine.begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+            found = MigrationContext.configure(connection).get_current_revision()
+            if found is not None and found > SCHEMA:
+                check_schema(found)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+    except ConfigError:
+        raise
     except Exception as error:
         kind = Unavailable if type(error).__name__ == "OperationalError" else ConfigError
         raise kind(f"the database could not be upgraded: {error}") from error

@@ -19,6 +19,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 metadata = MetaData()
+SCHEMA = "0004"
+"""The last migration; a process starts on no other schema."""
 NOW = text("clock_timestamp()")
 DEFAULT_TENANT = UUID(int=0)
 """Whose analyses are where no keys are in use."""
@@ -117,6 +119,7 @@ analyses = Table(
     Index("analyses_of_batch", "batch_id"),
     Index("analyses_led", "leader_id", postgresql_where=text("leader_id IS NOT NULL")),
     Index("analyses_unfinished", "deadline_at", postgresql_where=text("finished_at IS NULL")),
+    Index("analyses_finished", "finished_at"),
     Index("analyses_with_upload", "finished_at", postgresql_where=text("upload_key IS NOT NULL")),
 )
 
@@ -144,6 +147,7 @@ stages = Table(
     Column("started_at", DateTime(timezone=True)),
     Column("finished_at", DateTime(timezone=True)),
     Index("stages_finished", "stage", "finished_at"),
+    Index("stages_with_evidence", "finished_at", postgresql_where=text("(outcome ->> 'folder') IS NOT NULL")),
     Index("stages_unsettled", "not_before", postgresql_where=text("status IN ('open', 'leased')")),
 )
 
@@ -223,6 +227,7 @@ deliveries = Table(
     Column("finished_at", DateTime(timezone=True)),
     Index("deliveries_unsettled", "not_before", postgresql_where=text("status IN ('open', 'leased')")),
     Index("deliveries_of_analysis", "analysis_id"),
+    Index("deliveries_finished", "finished_at"),
 )
 """`log` has an entry for each attempt: when, how long, and what the receiver answered."""
 

@@ -1,13 +1,14 @@
-"""`clipwarden sweep`: the safety net. Re-sends what was lost, ends what is overdue, fuses what was forgotten, and
-deletes what is past its time. A plain process that lives when Redis does not; two at once take turns.
+"""`clipwarden sweep`: the safety net. Re-sends what was lost, ends what is overdue, fuses what was forgotten, and has
+what is past its time deleted (`retention`). A plain process that lives when Redis does not; two at once take turns.
 """
 
 import argparse
+import os
 import signal
 import threading
-import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from logging import INFO, WARNING
 from uuid import UUID
 
@@ -18,10 +19,12 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from clipwarden.models.fusion.bundle import FusionBundle, bundle_path, read_bundle
-from clipwarden.shared.blobs import BUNDLES, PARTIAL, UPLOADS, open_blobs
+from clipwarden.shared.blobs import open_blobs
 from clipwarden.shared.contracts import Lane, Stage
 from clipwarden.shared.errors import ElsewherePlease, Unavailable
+from clipwarden.shared.exposing import expose
 from clipwarden.shared.logs import configure_logging, log_context, logger
+from clipwarden.shared.metrics import LAST_SWEEP, SWEEP_SECONDS, SWEEPER, SWEEPER_ACTIONS
 from clipwarden.shared.queue import (
     PRIORITIES,
     ROUTES,
@@ -34,56 +37,69 @@ from clipwarden.shared.queue import (
 )
 from clipwarden.shared.settings import Settings, load_settings
 from clipwarden.shared.store import Store
+from clipwarden.shared.tracing import start_tracing, stop_tracing
+from clipwarden.workers.census import Counting
 from clipwarden.workers.fusing import fuse_analysis
+from clipwarden.workers.retention import Caretaker
 
-ORPHAN_AGE_S = 3600.0
-"""Older than any upload can take to be recorded."""
 UNFUSED_AGE_S = 2.0
 """How long the chord's body is given to fuse before the sweeper does."""
-ORPHANS_EVERY_S = 300.0
-"""A bucket charges for being listed, and what is listed is old."""
 
 log = logger(__name__)
 
 
 class Sweeper:
-    """One sweep after the other. Holds no state that matters: everything it knows is in Postgres and Redis."""
+    """One sweep after the other. Holds no state that matters: everything it knows is in Postgres and Redis.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._store = Store(settings.database_url, pool_size=2)  # one for the lock, one for the work
+    With `dry_run` it finds and counts the same things, and changes nothing: what follows from a change is not counted.
+    """
+
+    def __init__(self, settings: Settings, *, dry_run: bool = False) -> None:
+        self._settings, self._dry_run = settings, dry_run
+        connections = 2  # one for the lock, one for the work
+        self._store = Store(settings.database_url, connections, name=f"sweeper:{os.getpid()}", dry_run=dry_run)
         self._blobs = open_blobs(settings)
         self._fusion: tuple[FusionBundle, str] = read_bundle(bundle_path())
         self._redis = Redis.from_url(settings.redis_url, socket_timeout=3, socket_connect_timeout=3)
         self._celery = Celery("clipwarden-sweeper", set_as_current=False)
         self._celery.conf.update(celery_config(settings))
         self._blobs.check(self._store.store_id())
-        self._orphans_due = 0.0
+        self._caretaker = Caretaker(settings, self._store, self._blobs, dry_run=dry_run)
 
     def sweep(self) -> Counter[str]:
         """One round; counts what was done by kind. Raises Unavailable if Postgres does not answer."""
         done: Counter[str] = Counter()
-        with self._store.sweeping() as mine:
+        with nullcontext(True) if self._dry_run else self._store.sweeping() as mine:
             if mine:
                 self._end_overdue(done)
                 done["released"] += self._store.release_stranded()
                 self._fuse_forgotten(done)
                 self._resend(done)
                 self._resend_deliveries(done)
-                self._delete_uploads(done)
-                self._delete_orphans(done)
+                self._caretaker.turn(done)
         return done
 
     def _end_overdue(self, done: Counter[str]) -> None:
         s = self._settings
-        for analysis_id, stage, code in self._store.end_overdue(
+        for ended in self._store.end_overdue(
             s.ingest_soft_limit_s, s.assess_soft_limit_s, s.lease_s, s.heartbeat_s, s.max_attempts
         ):
-            done[code.value] += 1
-            log.warning("ended", analysis_id=str(analysis_id), stage=stage or "fuse", code=code)
+            done[ended.code.value] += 1
+            log.warning(
+                "ended",
+                analysis_id=str(ended.analysis_id),
+                stage=ended.stage or "fuse",
+                code=ended.code,
+                attempts=ended.attempts,
+                last_worker=ended.worker,
+            )
 
     def _fuse_forgotten(self, done: Counter[str]) -> None:
-        for analysis_id in self._store.unfused(UNFUSED_AGE_S):
+        unfused = self._store.unfused(UNFUSED_AGE_S)
+        if self._dry_run:
+            done["fused"] += len(unfused)
+            return
+        for analysis_id in unfused:
             with log_context(analysis_id=str(analysis_id)):
                 try:
                     done["fused"] += fuse_analysis(self._store, self._blobs, self._fusion, analysis_id)
@@ -105,7 +121,7 @@ class Sweeper:
                 log.info("sent", analysis_id=str(due.analysis_id), stage=due.stage, sends=due.sends + 1)
                 done["sent"] += 1
                 self._store.mark_sent(due.analysis_id, [due.stage], self._settings.resend_after_s)
-            if emptied:
+            if emptied and not self._dry_run:
                 self._redis.set(SENTINEL_KEY, "present")
                 log.log(WARNING if done["sent"] else INFO, "broker was empty, all open stages sent", sent=done["sent"])
         except (RedisError, KombuError, CeleryError, OSError) as error:
@@ -117,7 +133,7 @@ class Sweeper:
         try:
             if int(self._redis.llen(Queue.NOTIFY)) >= len(due):
                 return
-            for delivery_id in due:
+            for delivery_id in due if not self._dry_run else ():
                 self._celery.send_task(Task.NOTIFY.value, args=[str(delivery_id)], ignore_result=True)
             done["callbacks_sent"] += len(due)
             self._store.mark_deliveries_sent(due)
@@ -137,58 +153,65 @@ class Sweeper:
         return sum(int(self._redis.llen(key)) for key in redis_keys(queue))
 
     def _send(self, task: Task, analysis_id: UUID, lane: Lane) -> None:
+        if self._dry_run:
+            return
         aid, priority = str(analysis_id), PRIORITIES[lane]
         link = None
         if task not in {Task.FETCH, Task.INGEST}:  # a branch sent alone is nobody's header, so it brings its own body
             link = self._celery.signature(Task.FUSE.value, args=[aid], immutable=True, priority=priority)
         self._celery.send_task(task.value, args=[aid], link=link, ignore_result=True, priority=priority)
 
-    def _delete_uploads(self, done: Counter[str]) -> None:
-        for analysis_id, key in self._store.expired_uploads(self._settings.upload_retention_s):
-            if self._store.forget_upload(analysis_id):  # else another analysis names the file too
-                self._blobs.delete(key)
-                done["uploads_deleted"] += 1
-        self._store.drop_expired_keys(self._settings.idempotency_s)
-        for key in self._store.drop_expired_uploads(self._settings.sent_ahead_s):
-            self._blobs.delete(key)
-            done["uploads_deleted"] += 1
-
-    def _delete_orphans(self, done: Counter[str]) -> None:
-        """Delete what a process left when it died between keeping a file and recording it, or after the verdict."""
-        if time.monotonic() < self._orphans_due:
-            return
-        self._orphans_due = time.monotonic() + ORPHANS_EVERY_S
-        kept = self._blobs.older_than(UPLOADS, ORPHAN_AGE_S)
-        for key in [*self._store.unknown_uploads(kept), *self._blobs.older_than(PARTIAL, ORPHAN_AGE_S)]:
-            self._blobs.delete(key)
-            done["orphans_deleted"] += 1
-        bundles = {UUID(key.rpartition("/")[2]) for key in self._blobs.older_than(BUNDLES, ORPHAN_AGE_S)}
-        for analysis_id in bundles - self._store.unfinished(list(bundles)):
-            self._blobs.delete_bundle(analysis_id)
-            done["orphans_deleted"] += 1
-
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="clipwarden sweep", description=__doc__)
-    parser.add_argument("--every", help="pause between two sweeps, such as 10s (default: CLIPWARDEN_SWEEP_EVERY_S)")
+    parser.add_argument(
+        "--every", type=_seconds, help="pause between two sweeps, such as 10s (default: CLIPWARDEN_SWEEP_EVERY_S)"
+    )
     parser.add_argument("--once", action="store_true", help="sweep once and say what was done")
+    parser.add_argument("--dry-run", action="store_true", help="say what a sweep would do now, and change nothing")
     arguments = parser.parse_args(argv)
     settings = load_settings()
     settings.need("redis_url", "database_url")
     configure_logging("sweeper", settings.log_level)
-    pause_s = float(arguments.every.removesuffix("s")) if arguments.every else settings.sweep_every_s
+    if arguments.dry_run:
+        return _rehearse(settings)
+    pause_s = arguments.every or settings.sweep_every_s
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    sweeper = Sweeper(settings)
+    expose(settings, SWEEPER)
+    start_tracing("sweeper")
+    sweeper, counting = Sweeper(settings), Counting(settings)
     while not stop.is_set():
         try:
-            done = +sweeper.sweep()
+            with SWEEP_SECONDS.time():
+                done = +sweeper.sweep()
+            for action, times in done.items():
+                SWEEPER_ACTIONS.labels(action).inc(times)
+            counting.count()
+            LAST_SWEEP.set_to_current_time()
             if done or arguments.once:
                 log.info("swept", **done)
         except Unavailable as error:
             log.warning("sweep skipped", reason=str(error))
         if arguments.once:
-            return 0
+            break
         stop.wait(pause_s)
+    stop_tracing()
+    return 0
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text.removesuffix("s"))
+    if not 0 < seconds < float("inf"):
+        raise ValueError(text)
+    return seconds
+
+
+def _rehearse(settings: Settings) -> int:
+    with log_context(dry_run="yes"):
+        done = +Sweeper(settings, dry_run=True).sweep()
+    for what, times in sorted(done.items()):
+        print(f"{what} {times}")
+    print("nothing was changed" if done else "there is nothing to do")
     return 0

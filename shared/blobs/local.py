@@ -104,6 +104,8 @@ class LocalBlobs(BlobStore):
             (self.root / STORE_ID).write_text(store_id, "ascii")
 
     def _writer(self, key: str) -> LocalWriter:
+        if not (self.root / STORE_ID).is_file():  # what is written where a volume was is lost when it comes back
+            raise Unavailable(f"{self.place} is no blob store (any more): {self.remedy}")
         return LocalWriter(self.root / PARTIAL / new_id().hex, self.path(key), key)
 
     def path(self, key: str) -> Path:

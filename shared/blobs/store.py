@@ -32,6 +32,7 @@ class BlobWriter(ABC):
     def __init__(self, key: str) -> None:
         self.key = key
         self.size = 0
+        self.committed = False
         self._hash = hashlib.sha256()
 
     def write(self, chunk: bytes | memoryview) -> None:
@@ -48,6 +49,7 @@ class BlobWriter(ABC):
     def commit(self) -> str:
         """Make the blob durable and visible; returns its key. Raises StorageFull or Unavailable."""
         self._publish()
+        self.committed = True
         return self.key
 
     @abstractmethod

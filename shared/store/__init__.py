@@ -7,15 +7,17 @@ counts only while it holds the token. Times are the database's own clock.
 from clipwarden.shared.store.access import Access, Key, NewKey
 from clipwarden.shared.store.acting import Acting, Doomed, Feedback
 from clipwarden.shared.store.batches import Batches, BatchItem, KeptBatch, NewBatch, Refused
+from clipwarden.shared.store.census import Census, Ended, EndedAnalysis, SettledStage, Waiting
 from clipwarden.shared.store.deliveries import Attempt, Deliveries, Delivery, Event, Secret, WantedDeliveries
 from clipwarden.shared.store.fetching import Fetched, Fetching
 from clipwarden.shared.store.history import Decided, History
 from clipwarden.shared.store.idempotency import Idempotency, KeyClaim
 from clipwarden.shared.store.intake import Intake
 from clipwarden.shared.store.reading import Listed, Pace, Queued, Reading, Wanted
+from clipwarden.shared.store.retention import Remove, Retention
 from clipwarden.shared.store.reuse import Earlier, Reuse
 from clipwarden.shared.store.rows import Busy, Claim, DueStage, Granted, NewAnalysis, Settled
-from clipwarden.shared.store.upkeep import Upkeep
+from clipwarden.shared.store.upkeep import Overdue, Upkeep
 from clipwarden.shared.store.uploads import KeptUpload, NewUpload, Uploads
 from clipwarden.shared.store.work import Work
 
@@ -29,6 +31,8 @@ __all__ = [
     "Doomed",
     "DueStage",
     "Earlier",
+    "Ended",
+    "EndedAnalysis",
     "Event",
     "Feedback",
     "Fetched",
@@ -42,18 +46,36 @@ __all__ = [
     "NewBatch",
     "NewKey",
     "NewUpload",
+    "Overdue",
     "Pace",
     "Queued",
     "Refused",
+    "Remove",
     "Secret",
     "Settled",
+    "SettledStage",
     "Store",
+    "Waiting",
     "Wanted",
     "WantedDeliveries",
 ]
 
 
 class Store(
-    Access, Intake, Uploads, Idempotency, Batches, Reading, Acting, Work, Fetching, Deliveries, Upkeep, Reuse, History
+    Access,
+    Intake,
+    Uploads,
+    Idempotency,
+    Batches,
+    Reading,
+    Acting,
+    Work,
+    Fetching,
+    Deliveries,
+    Upkeep,
+    Retention,
+    Reuse,
+    History,
+    Census,
 ):
     """Access to Postgres: who may ask, what the gateway takes in, what workers do, what the sweeper keeps up."""

@@ -13,6 +13,7 @@ from clipwarden.shared.contracts import TERMINAL_STATES, AnalysisState
 from clipwarden.shared.ids import new_id
 from clipwarden.shared.store.connection import Database
 from clipwarden.shared.store.ending import end_analysis
+from clipwarden.shared.store.idempotency import KeyClaim, settle_claim
 from clipwarden.shared.store.reuse import lock_contents
 
 CANCELLED: Final = "The analysis was cancelled."
@@ -58,16 +59,14 @@ class Acting(Database):
         `remove` deletes what nothing else refers to. If it raises, nothing is forgotten, so that it can be done again.
         """
         with self._transaction() as c:
-            sha256 = c.scalar(text("SELECT sha256 FROM analyses WHERE id = :id"), {"id": analysis_id})
-            lock_contents(c, [(tenant_id, sha256 or "")])
-            row = _locked(c, analysis_id, tenant_id)
+            row = locked(c, analysis_id, tenant_id)
             if row is None:
                 return False
             if row.state == AnalysisState.DELETED:
                 return True
             if AnalysisState(row.state) not in TERMINAL_STATES:
                 _cancel(c, analysis_id)
-            remove(Doomed(_own_upload(c, row), _own_folders(c, row)))
+            remove(Doomed(own_upload(c, row), own_folders(c, row)))
             for table in ("stages", "verdicts", "feedback", "deliveries"):
                 c.execute(text(f"DELETE FROM {table} WHERE analysis_id = :id"), {"id": analysis_id})  # noqa: S608
             c.execute(
@@ -83,8 +82,16 @@ class Acting(Database):
         return True
 
     def add_feedback(
-        self, analysis_id: UUID, label: str, category: str, comment: str | None, key_id: UUID | None
+        self,
+        analysis_id: UUID,
+        label: str,
+        category: str,
+        comment: str | None,
+        key_id: UUID | None,
+        claim: KeyClaim | None = None,
+        fingerprint: str = "",
     ) -> Feedback:
+        """Keep what somebody says. `claim` is the hold on the request's key; raises ProblemError if it was lost."""
         with self._transaction() as c:
             row = c.execute(
                 text("""
@@ -101,6 +108,8 @@ class Acting(Database):
                     "key_id": key_id,
                 },
             ).one()
+            if claim is not None:
+                settle_claim(c, claim, fingerprint, row.id)
         return _feedback(row)
 
     def feedback(self, analysis_id: UUID) -> Sequence[Feedback]:
@@ -117,6 +126,18 @@ Found = Row[tuple[object, ...]]
 
 def _feedback(row: Found) -> Feedback:
     return Feedback(row.id, row.label, row.category, row.comment, row.created_at)
+
+
+def locked(c: Connection, analysis_id: UUID, tenant_id: UUID | None = None) -> Found | None:
+    """An analysis with its content's lock, to act on who else names its files; None if it is not this tenant's."""
+    owned = c.execute(
+        text("SELECT tenant_id, sha256 FROM analyses WHERE id = :id AND tenant_id = coalesce(:tenant, tenant_id)"),
+        {"id": analysis_id, "tenant": tenant_id},
+    ).one_or_none()
+    if owned is None:
+        return None
+    lock_contents(c, [(owned.tenant_id, owned.sha256)])
+    return _locked(c, analysis_id, owned.tenant_id)
 
 
 def _locked(c: Connection, analysis_id: UUID, tenant_id: UUID) -> Found | None:
@@ -151,7 +172,7 @@ def _cancel(c: Connection, analysis_id: UUID) -> None:
     )
 
 
-def _own_upload(c: Connection, row: Found) -> str | None:
+def own_upload(c: Connection, row: Found) -> str | None:
     """The file, unless another analysis names it too; a file sent ahead is not kept for a later one."""
     if row.upload_key is None:
         return None
@@ -162,11 +183,11 @@ def _own_upload(c: Connection, row: Found) -> str | None:
     return str(row.upload_key)
 
 
-def _own_folders(c: Connection, row: Found) -> tuple[str, ...]:
+def own_folders(c: Connection, row: Found) -> tuple[str, ...]:
     """Folders of evidence to remove. Analyses of the same content may have taken over each other's results.
 
-    A folder stays while a result names it. The folder of an analysis goes with it, or with the last result that names
-    something in it, together with what no result ever named.
+    A folder stays while a result names it. The folder of an analysis goes with the last result that names something in
+    it, together with what no result ever named.
     """
     named = c.execute(
         text("""
@@ -180,12 +201,8 @@ def _own_folders(c: Connection, row: Found) -> tuple[str, ...]:
     mine = {n.folder for n in named if n.analysis_id == row.id}
     others = {n.folder for n in named if n.analysis_id != row.id}
     roots = {row.id, *(UUID(folder.split("/")[1]) for folder in mine)}
-    alive = c.scalars(
-        text("SELECT id FROM analyses WHERE id = ANY(:roots) AND id <> :id AND state <> 'deleted'"),
-        {"roots": list(roots), "id": row.id},
-    ).all()
     doomed: list[str] = []
-    for root in map(evidence_folder, roots - set(alive)):
+    for root in map(evidence_folder, roots):
         kept = any(folder.startswith(f"{root}/") for folder in others)
         doomed += [f for f in mine - others if f.startswith(f"{root}/")] if kept else [root]
     return tuple(sorted(doomed))

@@ -100,8 +100,10 @@ class Batches(Database):
                 return None
             found = c.execute(
                 text("""
-                    SELECT a.id, a.state, v.verdict->>'label' AS label
-                    FROM analyses a LEFT JOIN verdicts v ON v.analysis_id = a.id WHERE a.batch_id = :id
+                    SELECT a.id, coalesce(l.state, a.state) AS state, v.verdict->>'label' AS label
+                    FROM analyses a LEFT JOIN verdicts v ON v.analysis_id = a.id
+                    LEFT JOIN analyses l ON l.id = a.leader_id AND a.finished_at IS NULL
+                    WHERE a.batch_id = :id
                 """),
                 {"id": batch_id},
             ).all()

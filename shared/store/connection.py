@@ -1,5 +1,6 @@
 """The connection to Postgres, and the one place where its errors become ours."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,9 +15,13 @@ NOTICE_SILENCE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_c
 
 
 class Database:
-    """A pool of connections. `pool_size` is 1 in a worker process: its heartbeat shares the one connection."""
+    """A pool of connections. `pool_size` is 1 in a worker process: its heartbeat shares the one connection.
 
-    def __init__(self, database_url: str, pool_size: int = 5) -> None:
+    `name` is what Postgres lists the connections under. With `dry_run` every transaction does its work and is undone.
+    """
+
+    def __init__(self, database_url: str, pool_size: int = 5, *, name: str = "", dry_run: bool = False) -> None:
+        self._dry_run = dry_run
         try:
             self._engine = create_engine(
                 database_url.replace("postgresql://", "postgresql+psycopg2://", 1),
@@ -24,7 +29,11 @@ class Database:
                 max_overflow=0,
                 pool_pre_ping=True,
                 pool_timeout=10,
-                connect_args={"connect_timeout": 3, **NOTICE_SILENCE},
+                connect_args={
+                    "connect_timeout": 3,
+                    "fallback_application_name": name or f"clipwarden:{os.getpid()}",
+                    **NOTICE_SILENCE,
+                },
             )
         except Exception as error:  # SQLAlchemy raises several unrelated kinds for a bad URL
             raise ConfigError(f"CLIPWARDEN_DATABASE_URL is not a PostgreSQL URL: {error}") from error
@@ -35,8 +44,10 @@ class Database:
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         try:
-            with self._engine.begin() as connection:
+            with self._engine.connect() as connection, connection.begin() as transaction:
                 yield connection
+                if self._dry_run:
+                    transaction.rollback()
         except ProgrammingError as error:
             if "does not exist" in str(error.orig):
                 raise ConfigError(

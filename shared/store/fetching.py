@@ -9,7 +9,7 @@ from clipwarden.shared.codes import RejectCode
 from clipwarden.shared.contracts import AnalysisState, Stage, StageStatus
 from clipwarden.shared.store.connection import Database
 from clipwarden.shared.store.ending import end_analysis
-from clipwarden.shared.store.reuse import adopt_upload, lock_contents, share
+from clipwarden.shared.store.reuse import lock_contents, share
 from clipwarden.shared.store.rows import open_stages, settle_stage
 
 
@@ -47,7 +47,6 @@ class Fetching(Database):
                     "upload_key": found.upload_key,
                 },
             )
-            adopt_upload(c, analysis_id)
             if not share(c, analysis_id):
                 open_stages(c, analysis_id, [Stage.INGEST])
         return True

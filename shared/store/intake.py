@@ -6,21 +6,27 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from clipwarden.shared.contracts import Analysis, AnalysisState, Manifest, Stage
+from clipwarden.shared.contracts import Analysis, Manifest, Stage
+from clipwarden.shared.errors import ConfigError
 from clipwarden.shared.ids import new_id
 from clipwarden.shared.store.connection import Database
 from clipwarden.shared.store.idempotency import KeyClaim, settle_claim
-from clipwarden.shared.store.reuse import adopt_upload, lock_contents, share
-from clipwarden.shared.store.rows import NewAnalysis, as_json, open_stages, to_analysis
+from clipwarden.shared.store.reuse import lock_contents, share
+from clipwarden.shared.store.rows import ANALYSIS, NewAnalysis, as_json, open_stages, to_analysis
 from clipwarden.shared.store.uploads import hold_uploads
+from clipwarden.shared.tables import SCHEMA
 
 
 class Intake(Database):
     """Takes analyses in and shows them."""
 
     def store_id(self) -> str | None:
-        """The id of the blob store that belongs to this database, None before set-up."""
+        """The id of the blob store that belongs to this database, None before set-up.
+
+        Raises ConfigError if the schema is another version's.
+        """
         with self._transaction() as c:
+            check_schema(_text(c, "SELECT version_num FROM alembic_version"))
             return _text(c, "SELECT value FROM installation WHERE key = 'store_id'")
 
     def set_store_id(self, store_id: str) -> None:
@@ -90,33 +96,10 @@ class Intake(Database):
             )
 
     def analysis(self, analysis_id: UUID, tenant_id: UUID | None = None) -> Analysis | None:
-        """The whole analysis, None if the id is unknown, or not this tenant's.
-
-        One that follows another shows that one's progress.
-        """
+        """The whole analysis, None if the id is unknown, or not this tenant's."""
         with self._transaction() as c:
-            row = c.execute(
-                text("""
-                    SELECT a.*, v.verdict, l.id AS awaited, l.state AS awaited_state, l.started_at AS awaited_since
-                    FROM analyses a
-                    LEFT JOIN verdicts v ON v.analysis_id = a.id
-                    LEFT JOIN analyses l ON l.id = a.leader_id AND a.finished_at IS NULL
-                    WHERE a.id = :id AND a.tenant_id = coalesce(:tenant, a.tenant_id)
-                """),
-                {"id": analysis_id, "tenant": tenant_id},
-            ).one_or_none()
-            if row is None:
-                return None
-            stages = c.execute(
-                text("""
-                    SELECT * FROM stages WHERE analysis_id = :id OR (analysis_id = :awaited AND stage <> 'fetch')
-                    ORDER BY created_at, stage
-                """),
-                {"id": analysis_id, "awaited": row.awaited},
-            ).all()
-        found = to_analysis(row, stages)
-        progress = {"state": AnalysisState(row.awaited_state), "started_at": row.awaited_since} if row.awaited else {}
-        return found.model_copy(update=progress)
+            row = c.execute(ANALYSIS, {"id": analysis_id, "tenant": tenant_id}).one_or_none()
+        return None if row is None else to_analysis(row)
 
 
 def open_analysis(c: Connection, new: NewAnalysis) -> UUID:
@@ -140,10 +123,19 @@ def open_analysis(c: Connection, new: NewAnalysis) -> UUID:
             "detectors": None if new.detectors is None else list(new.detectors),
         },
     )
-    adopt_upload(c, analysis_id)
     if not share(c, analysis_id):
         open_stages(c, analysis_id, [Stage.FETCH if new.upload_key is None else Stage.INGEST])
     return analysis_id
+
+
+def check_schema(found: str | None) -> None:
+    """Raises ConfigError unless this is the schema of the code."""
+    if found is not None and found > SCHEMA:
+        raise ConfigError(
+            f"the database schema is {found}, newer than this version's {SCHEMA}: run the Clipwarden that made it"
+        )
+    if found != SCHEMA:
+        raise ConfigError(f"the database schema is {found}, older than {SCHEMA}: run `clipwarden db upgrade`")
 
 
 def _text(c: Connection, statement: str) -> str | None:

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -14,6 +14,7 @@ from clipwarden.shared.store.connection import Database
 
 SKEW: Final = timedelta(days=1)
 """Ids carry their gateway's clock, rows the database's; farther than this they are not taken to be apart."""
+UNDER_WAY: Final = frozenset({AnalysisState.QUEUED, AnalysisState.RUNNING})
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -33,11 +34,12 @@ class Wanted:
     created_before: datetime | None = None
     probability_min: float | None = None
     probability_max: float | None = None
+    reviewed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An analysis as a list tells it."""
+    """An analysis as a list tells it; one that shares the run of `leader_id` is in that one's state."""
 
     id: UUID
     state: AnalysisState
@@ -49,10 +51,12 @@ class Listed:
     tag: str | None
     lane: Lane
     batch_id: UUID | None
+    leader_id: UUID | None
     from_cache: bool
     code: str | None
     label: Label | None
     probability: float | None
+    feedback: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +69,15 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """What waits and what is worked on: open rows by stage and lane, oldest first; leased ones by stage."""
+    """What waits and what is worked on: open rows by stage and lane, oldest first; leased ones by stage.
+
+    `own` are the open rows of each tenant.
+    """
 
     open: dict[tuple[Stage, Lane], list[UUID]]
     leased: dict[Stage, int]
     paces: dict[Stage, Pace]
+    own: dict[UUID, dict[tuple[Stage, Lane], list[UUID]]] = field(default_factory=dict)
 
 
 class Reading(Database):
@@ -90,7 +98,7 @@ class Reading(Database):
         with self._transaction() as c:
             rows = c.execute(
                 text("""
-                    SELECT s.stage, s.status, a.lane, s.analysis_id, s.worker
+                    SELECT s.stage, s.status, a.lane, s.analysis_id, s.worker, a.tenant_id
                     FROM stages s JOIN analyses a ON a.id = s.analysis_id
                     WHERE s.status IN ('open', 'leased') AND a.finished_at IS NULL ORDER BY s.analysis_id
                 """)
@@ -111,23 +119,29 @@ class Reading(Database):
                 {"stages": [stage.value for stage in Stage]},
             ).all()
         waiting: dict[tuple[Stage, Lane], list[UUID]] = {}
+        own: dict[UUID, dict[tuple[Stage, Lane], list[UUID]]] = {}
         working: dict[Stage, list[str]] = {}
         for row in rows:
             if row.status == "open":
-                waiting.setdefault((Stage(row.stage), Lane(row.lane)), []).append(row.analysis_id)
+                for rows_of in (waiting, own.setdefault(row.tenant_id, {})):
+                    rows_of.setdefault((Stage(row.stage), Lane(row.lane)), []).append(row.analysis_id)
             else:
                 working.setdefault(Stage(row.stage), []).append(row.worker)
         paces = {
             Stage(row.stage): Pace(row.median_s, len({*(row.workers or ()), *working.get(Stage(row.stage), ())}))
             for row in lately
         }
-        return Queued(waiting, {stage: len(workers) for stage, workers in working.items()}, paces)
+        return Queued(waiting, {stage: len(workers) for stage, workers in working.items()}, paces, own)
 
     def listed(self, wanted: Wanted) -> Sequence[Listed]:
         """At most `limit` analyses that are older than `before`, newest first."""
         conditions = [condition for name, condition in CONDITIONS.items() if getattr(wanted, name) is not None]
         if wanted.state is None:
             conditions.append("a.state <> 'deleted'")
+        elif wanted.state in UNDER_WAY:
+            conditions += ["a.state IN ('queued', 'running')", "coalesce(l.state, a.state) = :state"]
+        else:
+            conditions.append("a.state = :state")
         after, before = wanted.created_after, wanted.created_before
         bounds: dict[str, Any] = {
             "after_s": after and (after - EPOCH).total_seconds(),  # a date may be in a zone that Postgres does not know
@@ -138,15 +152,19 @@ class Reading(Database):
         with self._transaction() as c:
             rows = c.execute(
                 text(f"""
-                    SELECT a.id, a.state, a.created_at, a.finished_at, a.filename, a.probe->>'kind' AS kind,
+                    SELECT a.id, coalesce(l.state, a.state) AS state, l.id AS leader_id, a.created_at, a.finished_at,
+                           a.filename, a.probe->>'kind' AS kind,
                            CAST(a.probe->>'duration_s' AS float8) AS duration_s, a.tag, a.lane, a.batch_id,
                            a.from_cache, a.code, v.verdict->>'label' AS label,
-                           CAST(v.verdict->>'probability' AS float8) AS probability
+                           CAST(v.verdict->>'probability' AS float8) AS probability,
+                           (SELECT f.category FROM feedback f WHERE f.analysis_id = a.id
+                            ORDER BY f.created_at DESC, f.id DESC LIMIT 1) AS feedback
                     FROM analyses a LEFT JOIN verdicts v ON v.analysis_id = a.id
+                    LEFT JOIN analyses l ON l.id = a.leader_id AND a.finished_at IS NULL
                     WHERE a.tenant_id = :tenant_id {" ".join(f"AND {each}" for each in conditions)}
                     ORDER BY a.id DESC LIMIT :limit
                 """),  # noqa: S608 - the conditions are those below
-                {field.name: getattr(wanted, field.name) for field in fields(wanted)} | bounds,
+                {each.name: getattr(wanted, each.name) for each in fields(wanted)} | bounds,
             ).all()
         return [
             Listed(
@@ -160,10 +178,12 @@ class Reading(Database):
                 tag=row.tag,
                 lane=Lane(row.lane),
                 batch_id=row.batch_id,
+                leader_id=row.leader_id,
                 from_cache=row.from_cache,
                 code=row.code,
                 label=row.label and Label(row.label),
                 probability=row.probability,
+                feedback=row.feedback,
             )
             for row in rows
         ]
@@ -171,7 +191,6 @@ class Reading(Database):
 
 CONDITIONS: Final = {
     "before": "a.id < :before",
-    "state": "a.state = :state",
     "label": "v.verdict->>'label' = :label",
     "tag": "a.tag = :tag",
     "lane": "a.lane = :lane",
@@ -180,6 +199,7 @@ CONDITIONS: Final = {
     "created_before": "a.created_at < to_timestamp(:before_s) AND a.id <= :before_id",
     "probability_min": "CAST(v.verdict->>'probability' AS float8) >= :probability_min",
     "probability_max": "CAST(v.verdict->>'probability' AS float8) <= :probability_max",
+    "reviewed": "EXISTS (SELECT FROM feedback f WHERE f.analysis_id = a.id) = :reviewed",
 }
 
 

@@ -49,17 +49,26 @@ def lock_contents(c: Connection, contents: Iterable[tuple[UUID, str]]) -> None:
 def share(c: Connection, analysis_id: UUID) -> bool:
     """Spare a fresh analysis its run if another of its content stands for it; its content is locked.
 
-    It ends at once with a result that is there; or follows an analysis that is under way in no lower lane; or has only
-    its verdict to be made, of findings that another policy judged. False if it has to run.
+    In any case it names the file that the tenant has of that content already. It ends at once with a result that is
+    there; or follows an analysis that is under way in no lower lane; or has only its verdict to be made, of findings
+    that another policy judged. False if it has to run.
     """
     asked = c.execute(
-        text("SELECT reusable AND sha256 <> '' AND rerun_of IS NULL AS may FROM analyses WHERE id = :id"),
+        text("""
+            SELECT n.reusable AND n.rerun_of IS NULL AS may, n.sha256 <> '' AND EXISTS (
+                SELECT 1 FROM analyses a WHERE a.tenant_id = n.tenant_id AND a.sha256 = n.sha256 AND a.id <> n.id
+            ) AS known
+            FROM analyses n WHERE n.id = :id
+        """),
         {"id": analysis_id},
     ).one()
+    if not asked.known:
+        return False
+    _adopt_upload(c, analysis_id)
     return bool(asked.may) and (_follow(c, analysis_id) or _copy(c, analysis_id))
 
 
-def adopt_upload(c: Connection, analysis_id: UUID) -> None:
+def _adopt_upload(c: Connection, analysis_id: UUID) -> None:
     """Have a fresh analysis name the file that the tenant has of its content already; its content is locked."""
     known = c.scalar(
         text("""

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
+from clipwarden.shared.codes import FailCode
 from clipwarden.shared.contracts import (
     Analysis,
     Lane,
@@ -83,7 +84,9 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """There is nothing to do: the stage or its analysis ended."""
+    """There is nothing to do: the stage or its analysis ended; with a code, it was ended just now."""
+
+    code: FailCode | None = field(default=None, compare=False)
 
 
 Claim = Granted | Busy | Settled
@@ -97,6 +100,18 @@ class DueStage:
     stage: Stage
     sends: int
     lane: Lane = Lane.REALTIME
+
+
+ANALYSIS = text("""
+    SELECT a.*, v.verdict, l.id AS awaited, l.state AS awaited_state, l.started_at AS awaited_since,
+           (SELECT coalesce(jsonb_agg(to_jsonb(s) ORDER BY s.created_at, s.stage), '[]') FROM stages s
+            WHERE s.analysis_id = a.id OR (s.analysis_id = l.id AND s.stage <> 'fetch')) AS stages
+    FROM analyses a
+    LEFT JOIN verdicts v ON v.analysis_id = a.id
+    LEFT JOIN analyses l ON l.id = a.leader_id AND a.finished_at IS NULL
+    WHERE a.id = :id AND a.tenant_id = coalesce(:tenant, a.tenant_id)
+""")
+"""A whole analysis, and the one that it waits for, whose stages it shows."""
 
 
 def as_json(value: Any) -> str:
@@ -166,11 +181,15 @@ def owe_delivery(c: Connection, analysis_id: UUID) -> None:
     )
 
 
-def to_analysis(row: Row[Any], stages: Sequence[Row[Any]]) -> Analysis:
+def to_analysis(row: Row[Any]) -> Analysis:
+    """An analysis that waits for another shows that one's progress. `row` is of ANALYSIS."""
+    run = (row.awaited_state, row.awaited_since) if row.awaited else (row.state, row.started_at)
     return Analysis(
         id=row.id,
         tenant_id=row.tenant_id,
-        state=row.state,
+        state=run[0],
+        started_at=run[1],
+        leader_id=row.awaited,
         pipeline=row.pipeline_id,
         filename=row.filename,
         size_bytes=row.size_bytes,
@@ -179,7 +198,6 @@ def to_analysis(row: Row[Any], stages: Sequence[Row[Any]]) -> Analysis:
         code=row.code,
         message=row.message,
         created_at=row.created_at,
-        started_at=row.started_at,
         finished_at=row.finished_at,
         rerun_of=row.rerun_of,
         batch_id=row.batch_id,
@@ -192,19 +210,6 @@ def to_analysis(row: Row[Any], stages: Sequence[Row[Any]]) -> Analysis:
         deleted_at=row.deleted_at,
         tag=row.tag,
         metadata=row.metadata,
-        stages=tuple(
-            StageRow(
-                stage=s.stage,
-                status=s.status,
-                attempts=s.attempts,
-                code=s.code,
-                message=s.message,
-                outcome=s.outcome,
-                started_at=s.started_at,
-                finished_at=s.finished_at,
-                created_at=s.created_at,
-            )
-            for s in stages
-        ),
+        stages=tuple(StageRow(**{name: stage[name] for name in StageRow.model_fields}) for stage in row.stages),
         verdict=None if row.verdict is None else Verdict.model_validate(row.verdict),
     )

@@ -1,7 +1,8 @@
-"""The sweeper's side of the store: what is overdue, unsent, unfused, or past its time."""
+"""The sweeper's side of the store: what is overdue, unsent or unfused."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
@@ -16,8 +17,16 @@ SWEEP_LOCK = 727463
 FUSION_GRACE_S = 120.0
 """How long past its deadline an analysis with every stage settled may still wait for its verdict."""
 
-Ended = list[tuple[UUID, Stage | None, FailCode]]
-"""What a sweep ended: a stage, or with None an analysis that nobody could fuse."""
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """What a sweep ended: a stage, or with None an analysis that nobody could fuse. `worker` had it last."""
+
+    analysis_id: UUID
+    stage: Stage | None
+    code: FailCode
+    attempts: int = field(default=0, compare=False)
+    worker: str | None = field(default=None, compare=False)
 
 
 class Upkeep(Database):
@@ -31,17 +40,18 @@ class Upkeep(Database):
 
     def end_overdue(
         self, ingest_limit_s: float, assess_limit_s: float, lease_s: float, heartbeat_s: float, max_attempts: int
-    ) -> Ended:
+    ) -> list[Overdue]:
         """Settle what can no longer succeed, and open again what lost its worker.
 
         deadline: the analysis is past its deadline. timeout: the worker kept its lease until the stage's time limit.
         poison: the last allowed attempt lost its worker.
         """
-        ended: Ended = []
+        ended: list[Overdue] = []
         with self._transaction() as c:
             rows = c.execute(
                 text("""
-                    SELECT s.analysis_id, s.stage, s.attempts, a.deadline_at < clock_timestamp() AS past_deadline,
+                    SELECT s.analysis_id, s.stage, s.attempts, s.worker,
+                           a.deadline_at < clock_timestamp() AS past_deadline,
                            s.lease_until >= s.leased_at + make_interval(secs => :reach
                                + CASE WHEN s.stage IN ('fetch', 'ingest') THEN :ingest ELSE :assess END) AS past_limit
                     FROM stages s JOIN analyses a ON a.id = s.analysis_id
@@ -58,8 +68,8 @@ class Upkeep(Database):
                     _reopen(c, row)
                 else:
                     fail_stage(c, row.analysis_id, Stage(row.stage), code)
-                    ended.append((row.analysis_id, Stage(row.stage), code))
-            ended += [(analysis_id, None, FailCode.DEADLINE) for analysis_id in _end_unfused(c)]
+                    ended.append(Overdue(row.analysis_id, Stage(row.stage), code, row.attempts, row.worker))
+            ended += [Overdue(analysis_id, None, FailCode.DEADLINE) for analysis_id in _end_unfused(c)]
         return ended
 
     def due(self, everything: bool = False, but: Collection[Stage] = (), limit: int = 500) -> list[DueStage]:
@@ -109,45 +119,6 @@ class Upkeep(Database):
                 {"age": age_s, "limit": limit},
             ).all()
         return list(rows)
-
-    def expired_uploads(self, age_s: float, limit: int = 500) -> list[tuple[UUID, str]]:
-        """Uploads of analyses that ended at least `age_s` ago, rejected ones at once, and that no other one needs."""
-        with self._transaction() as c:
-            rows = c.execute(
-                text("""
-                    SELECT a.id, a.upload_key FROM analyses a
-                    WHERE a.upload_key IS NOT NULL AND a.finished_at IS NOT NULL
-                      AND (a.state = 'rejected' OR a.finished_at < clock_timestamp() - make_interval(secs => :age))
-                      AND NOT EXISTS (SELECT 1 FROM analyses o
-                          WHERE o.upload_key = a.upload_key AND o.state <> 'rejected'
-                            AND coalesce(o.finished_at >= clock_timestamp() - make_interval(secs => :age), true))
-                      AND NOT EXISTS (SELECT 1 FROM uploads u WHERE u.blob_key = a.upload_key)
-                    LIMIT :limit
-                """),
-                {"age": age_s, "limit": limit},
-            ).all()
-        return [(r.id, r.upload_key) for r in rows]
-
-    def unknown_uploads(self, keys: Sequence[str]) -> set[str]:
-        """Those of the keys that no analysis refers to, and no file that was sent ahead."""
-        with self._transaction() as c:
-            known = c.scalars(
-                text("""
-                    SELECT upload_key FROM analyses WHERE upload_key = ANY(:keys)
-                    UNION SELECT blob_key FROM uploads WHERE blob_key = ANY(:keys)
-                """),
-                {"keys": list(keys)},
-            ).all()
-        return set(keys) - set(known)
-
-    def unfinished(self, analysis_ids: Sequence[UUID]) -> set[UUID]:
-        """Those of the ids whose analysis has not ended."""
-        with self._transaction() as c:
-            alive = c.scalars(
-                text("SELECT id FROM analyses WHERE id = ANY(:ids) AND finished_at IS NULL"),
-                {"ids": list(analysis_ids)},
-            ).all()
-        return set(alive)
 
 
 def _end_of(row: Row[tuple[object, ...]], max_attempts: int) -> FailCode | None:

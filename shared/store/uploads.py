@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, text
 from clipwarden.shared.errors import BlobGone
 from clipwarden.shared.ids import new_id
 from clipwarden.shared.store.connection import Database
+from clipwarden.shared.store.idempotency import KeyClaim, settle_claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,10 @@ class KeptUpload:
 class Uploads(Database):
     """Keeps files sent ahead, and finds them again."""
 
-    def keep_upload(self, new: NewUpload, kept_s: float) -> KeptUpload:
+    def keep_upload(
+        self, new: NewUpload, kept_s: float, claim: KeyClaim | None = None, fingerprint: str = ""
+    ) -> KeptUpload:
+        """Note a file. `claim` is the hold on the request's key; raises ProblemError if it was lost."""
         with self._transaction() as c:
             row = c.execute(
                 text("""
@@ -61,6 +65,8 @@ class Uploads(Database):
                     "kept_s": kept_s,
                 },
             ).one()
+            if claim is not None:
+                settle_claim(c, claim, fingerprint, row.id)
         return _upload(row)
 
     def kept_uploads(self, ids: Collection[UUID], tenant_id: UUID, kept_s: float) -> dict[UUID, KeptUpload]:

@@ -71,7 +71,7 @@ class Work(Database):
                 return _unclaimed(c, analysis_id, stage)
             if attempts > max_attempts:
                 fail_stage(c, analysis_id, stage, FailCode.POISON)
-                return Settled()
+                return Settled(FailCode.POISON)
             row = c.execute(
                 text("""
                     UPDATE analyses a SET state = 'running', started_at = coalesce(a.started_at, clock_timestamp())

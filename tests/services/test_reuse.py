@@ -23,7 +23,7 @@ from clipwarden.shared.contracts import (
 from clipwarden.shared.ids import new_id
 from clipwarden.shared.queue import Task
 from clipwarden.shared.settings import Settings
-from clipwarden.shared.store import Doomed, Fetched, NewAnalysis, Settled, Store
+from clipwarden.shared.store import Doomed, Fetched, NewAnalysis, Overdue, Settled, Store
 from clipwarden.shared.tables import DEFAULT_TENANT
 from tests.analyses import FACE, assess, claim, finish, found, ingest, verdict
 from tests.services.conftest import MANIFEST, PIPELINE
@@ -171,7 +171,7 @@ def test_when_the_leader_ends_otherwise_one_follower_runs(
         assert gone[0].upload_key is None
     else:
         execute(f"UPDATE analyses SET deadline_at = clock_timestamp() - interval '1 s' WHERE id = '{first}'")
-        assert store.end_overdue(600, 300, 60, 15, 3) == [(first, Stage.INGEST, FailCode.DEADLINE)]
+        assert store.end_overdue(600, 300, 60, 15, 3) == [Overdue(first, Stage.INGEST, FailCode.DEADLINE)]
     assert (store.next_task(second), store.next_task(third)) == (Task.INGEST, None)
     assert store.due(everything=True)[0].analysis_id == second
     finish(store, blobs, second)

@@ -294,15 +294,13 @@ def test_the_gateway_refuses_another_installations_prefix(bucket_settings: Setti
         Gateway.open(wrong)
 
 
-def test_the_sweeper_deletes_what_nobody_knows_of(
-    bucket_settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_sweeper_deletes_what_nobody_knows_of(bucket_settings: Settings, store: Store) -> None:
     blobs = open_blobs(bucket_settings)
     put(blobs, b"orphan")
     put(blobs, b"x", f"{BUNDLES}/{UUID(int=7)}/visual")
     time.sleep(1.1)
-    monkeypatch.setattr(sweep, "ORPHAN_AGE_S", 0.0)
-    assert sweep.Sweeper(bucket_settings).sweep()["orphans_deleted"] == 2
+    impatient = bucket_settings.model_copy(update={"orphan_retention_s": 0.0, "bundle_retention_s": 0.0})
+    assert sweep.Sweeper(impatient).sweep()["orphans_deleted"] == 2
     assert list(blobs.keys()) == []
 
 

@@ -29,7 +29,7 @@ from clipwarden.shared.contracts import (
 from clipwarden.shared.database import tie_blob_store
 from clipwarden.shared.errors import ConfigError, ElsewherePlease, Unavailable
 from clipwarden.shared.settings import Settings
-from clipwarden.shared.store import Busy, Granted, NewAnalysis, Settled, Store
+from clipwarden.shared.store import Busy, Granted, NewAnalysis, Overdue, Settled, Store
 from clipwarden.shared.tables import metadata
 
 MANIFEST = Manifest(detectors=(), faces="f", fusion=f"sha256:{'0' * 64}")
@@ -205,7 +205,7 @@ def test_a_branch_past_its_limit_is_a_timeout_and_the_rest_is_judged(store: Stor
     ingested(store, analysis_id, [Branch.VISUAL])
     claimed(store, analysis_id, Stage.VISUAL, lease_s=0)
     ended = store.end_overdue(ingest_limit_s=0, assess_limit_s=0, lease_s=0, heartbeat_s=0, max_attempts=3)
-    assert ended == [(analysis_id, Stage.VISUAL, FailCode.TIMEOUT)]
+    assert ended == [Overdue(analysis_id, Stage.VISUAL, FailCode.TIMEOUT)]
     assert store.unfused(0) == [analysis_id]
     assert store.fuse(analysis_id, judge)
 
@@ -251,7 +251,7 @@ def test_an_analysis_nobody_can_fuse_ends_at_its_deadline(store: Store, analysis
     with engine.begin() as c:
         c.execute(text("UPDATE analyses SET deadline_at = clock_timestamp() - interval '1 hour'"))
     engine.dispose()
-    assert store.end_overdue(**LIMITS) == [(analysis_id, None, FailCode.DEADLINE)]
+    assert store.end_overdue(**LIMITS) == [Overdue(analysis_id, None, FailCode.DEADLINE)]
     analysis = store.analysis(analysis_id)
     assert analysis is not None
     assert analysis.state is AnalysisState.FAILED
@@ -273,7 +273,7 @@ def test_past_its_deadline_an_analysis_ends(store: Store) -> None:
     aid = store.submit(
         NewAnalysis(filename="a", size_bytes=1, sha256="x", upload_key="uploads/x", pipeline="sha256:p", deadline_s=0)
     )
-    assert store.end_overdue(**LIMITS) == [(aid, Stage.INGEST, FailCode.DEADLINE)]
+    assert store.end_overdue(**LIMITS) == [Overdue(aid, Stage.INGEST, FailCode.DEADLINE)]
     analysis = store.analysis(aid)
     assert analysis is not None
     assert (analysis.state, analysis.code) == (AnalysisState.FAILED, FailCode.DEADLINE)

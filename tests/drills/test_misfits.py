@@ -1,0 +1,214 @@
+"""One thing does not fit: a clip that kills, a branch that hangs, a worker that lacks something, a clock, a double."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from clipwarden.shared.blobs import bundle_folder
+from clipwarden.shared.local.child import until
+from clipwarden.shared.queue import SENTINEL_KEY, Queue, Task, redis_keys
+from clipwarden.shared.settings import PREFIX
+from tests.drills.drill import Drill
+from tests.drills.yard import write_weights
+from tests.queues import celery_app
+
+BRANCHES = ("visual", "audio", "lipsync", "clip")
+CONNECTIONS = "SELECT application_name, count(*) AS n FROM pg_stat_activity WHERE application_name ~ '@' GROUP BY 1"
+
+
+def branches(drill: Drill, analysis_id: str) -> dict[str, Any]:
+    found: dict[str, Any] = drill.yard.http.get(f"/v1/analyses/{analysis_id}").raise_for_status().json()
+    return found["branches"]
+
+
+def test_clip_that_kills_its_worker_beside_healthy_ones(drill: Drill, red_clip: Path) -> None:
+    drill.yard.order(visual__red="die")
+    poison, *healthy = [drill.submit(path) for path in (red_clip, None, None)]
+    drill.healed()
+    drill.assert_nothing_lost()
+    assert branches(drill, poison)["visual"]["code"] == "poison"
+    assert branches(drill, poison)["audio"]["status"] == "ok"
+    assert [drill.stage(each, "visual").status for each in healthy] == ["ok", "ok"]
+
+
+def test_branch_that_hangs_and_one_that_cannot_be_interrupted(drill: Drill, red_clip: Path) -> None:
+    drill.yard.order(visual__red="hang", lipsync__red="wedge")
+    stuck, healthy = drill.submit(red_clip), drill.submit()
+    drill.healed()
+    drill.assert_nothing_lost()
+    found = branches(drill, stuck)
+    assert {found["visual"]["code"], found["lipsync"]["code"]} == {"timeout"}
+    assert {b["status"] for b in branches(drill, healthy).values()} == {"ok"}
+
+
+def test_blob_store_that_vanishes(drill: Drill) -> None:
+    yard, away = drill.yard, drill.yard.disk / "away"
+    yard.order(ingest__any="hold", visual__any="hold")
+    analysis_id = drill.submit()
+    drill.until_stage(analysis_id, "ingest", "leased")
+    with yard.leaving(*Queue):
+        yard.blobs.root.rename(away)
+        yard.order()
+        with pytest.raises(httpx.HTTPStatusError, match="503"):
+            drill.submit()
+        assert until(lambda: bool(yard.said("ingest", "worker leaves")), 60)
+        assert not yard.blobs.root.exists()
+        away.rename(yard.blobs.root)
+        drill.healed()
+        drill.assert_nothing_lost()
+
+
+def test_bundle_that_vanishes(drill: Drill) -> None:
+    with drill.yard.frozen("visual"):
+        analysis_id = drill.submit()
+        drill.until_stage(analysis_id, "ingest", "ok")
+        drill.yard.blobs.delete_folder(bundle_folder(UUID(analysis_id)))
+    drill.healed()
+    drill.assert_nothing_lost()
+    assert drill.stage(analysis_id, "ingest").attempts == 2
+    assert drill.stage(analysis_id, "visual").status == "ok"
+
+
+def test_worker_without_the_weights_of_the_pipeline(drill: Drill) -> None:
+    weights = write_weights(drill.yard.state / "bare")
+    (weights.parent / "forensic_mlp.json").unlink()
+    with drill.yard.joined("visual-bare", "worker", "visual", "--name", "bare", **{f"{PREFIX}WEIGHTS": str(weights)}):
+        drill.healed()
+        several = [drill.submit() for _ in range(6)]
+        drill.assert_nothing_lost()
+        assert drill.yard.said("visual-bare", "lacks what the published pipeline names")
+        assert drill.yard.said("visual-bare", "stage handed back")
+    for analysis_id in several:
+        row = drill.stage(analysis_id, "visual")
+        assert (row.status, row.attempts) == ("ok", 1)
+
+
+def test_two_pipelines_side_by_side(drill: Drill) -> None:
+    yard = drill.yard
+    weights = {f"{PREFIX}WEIGHTS": str(write_weights(yard.state / "other", other="forensic_mlp"))}
+    yard.order(**{f"{branch}__any": "hold" for branch in BRANCHES})
+    old = drill.submit()
+    drill.until_stage(old, "visual", "leased")
+    yard.run("pipeline", "publish", **weights)
+    try:
+        new = drill.submit()
+        yard.order()
+        with yard.joined("visual-new", "worker", "visual", "--name", "new", **weights):
+            drill.healed()
+            drill.assert_nothing_lost()
+    finally:
+        yard.run("pipeline", "publish")
+    judged = {key: drill.stage(key, "visual").outcome["detectors"][0]["weights"] for key in (old, new)}
+    assert len(set(judged.values())) == 2
+    for key, digest in judged.items():
+        (row,) = yard.rows(
+            "SELECT p.manifest FROM analyses a JOIN pipelines p ON p.id = a.pipeline_id WHERE a.id = :id", id=key
+        )
+        assert digest in {d["weights"] for d in row.manifest["detectors"]}
+
+
+def test_every_message_delivered_twice(drill: Drill) -> None:
+    yard = drill.yard
+    with yard.frozen("ingest"):
+        several = [drill.submit() for _ in range(3)]
+        double(drill, ["ingest"])
+    with yard.frozen("fusion"):
+        with yard.frozen(*BRANCHES):
+            yard.until(
+                "SELECT 1 FROM stages WHERE stage = 'ingest' AND status = 'ok'"
+                " AND CAST(analysis_id AS text) = ANY(:ids) HAVING count(*) = 3",
+                ids=several,
+            )
+            double(drill, BRANCHES)
+        for branch in BRANCHES:
+            for analysis_id in several:
+                drill.until_stage(analysis_id, branch, "ok")
+        with celery_app(yard.settings) as app:
+            for analysis_id in several:
+                for task in (*Task,):
+                    if task is not Task.NOTIFY:
+                        app.send_task(task.value, args=[analysis_id])
+        double(drill, ["fusion"])
+    drill.healed()
+    drill.assert_nothing_lost()
+    assert {drill.stage(key, branch).attempts for key in several for branch in BRANCHES} == {1}
+
+
+def double(drill: Drill, queues: Sequence[str]) -> None:
+    """Put a copy of each waiting message into its queue, as it is; at least one must wait in each."""
+    redis = drill.yard.redis
+    for queue in queues:
+        assert until(lambda queue=queue: any(redis.llen(key) for key in redis_keys(Queue(queue))), 60), queue
+        for key in redis_keys(Queue(queue)):
+            if messages := redis.lrange(key, 0, -1):
+                redis.lpush(key, *messages)
+
+
+@pytest.mark.parametrize("skew_s", [-3600, pytest.param(3600, marks=pytest.mark.long)])
+def test_worker_whose_clock_is_wrong_by_an_hour(drill: Drill, skew_s: int) -> None:
+    yard = drill.yard
+    with yard.down("visual"):
+        yard.kill("visual")
+        with yard.joined("visual-skewed", "worker", "visual", "--name", "skewed", DRILL_SKEW_S=str(skew_s)):
+            yard.order(visual__any="sleep 5")
+            several = [drill.submit(), drill.submit()]
+            drill.healed()
+            drill.assert_nothing_lost()
+    for analysis_id in several:
+        row = drill.stage(analysis_id, "visual")
+        assert (row.attempts, row.status) == (1, "ok")
+
+
+def test_workers_replaced_by_a_deployment(drill: Drill) -> None:
+    yard = drill.yard
+    yard.order(visual__any="sleep 1.5", lipsync__any="hold")
+    analysis_id = drill.submit()
+    for branch in ("visual", "lipsync"):
+        drill.until_stage(analysis_id, branch, "leased")
+    drill.healed()
+    with yard.replaced("visual"), yard.replaced("lipsync"):
+        drill.submit()
+        drill.until_stage(analysis_id, "visual", "ok")
+    yard.order()
+    drill.assert_nothing_lost()
+    assert drill.stage(analysis_id, "visual").attempts == 1
+    assert drill.stage(analysis_id, "lipsync").attempts == 2
+
+
+def test_every_pool_busy_with_one_connection_each(drill: Drill) -> None:
+    yard = drill.yard
+    yard.order(**{f"{who}__any": "hold" for who in BRANCHES})
+    several = [drill.submit() for _ in range(2)]
+    for branch in BRANCHES:
+        drill.until_stage(several[0], branch, "leased")
+    time.sleep(2 * yard.settings.heartbeat_s)
+    held = {row.application_name: row.n for row in yard.rows(CONNECTIONS)}
+    assert {name.partition("@")[0] for name in held} >= {"ingest", *BRANCHES}
+    assert set(held.values()) == {1}
+    drill.healed()
+    yard.order()
+    drill.assert_nothing_lost()
+
+
+def test_two_sweepers(drill: Drill) -> None:
+    yard = drill.yard
+    yard.add("sweeper-two", ("sweep",))
+    try:
+        with yard.frozen(*BRANCHES):
+            analysis_id = drill.submit()
+            drill.until_stage(analysis_id, "ingest", "ok")
+            yard.redis.flushall()
+            assert until(lambda: bool(yard.redis.exists(SENTINEL_KEY)), 60)
+            assert [yard.redis.llen(branch) for branch in BRANCHES] == [1, 1, 1, 1]
+            yard.kill("sweeper")
+            yard.redis.flushall()
+            drill.healed()
+            assert until(lambda: bool(yard.redis.exists(SENTINEL_KEY)), 60)
+        drill.assert_nothing_lost()
+    finally:
+        yard.remove("sweeper-two")
