@@ -1,6 +1,7 @@
 """JSON logs on stderr, one object a line; the analysis and the branch are bound once and stand in every line."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ def configure_logging(service: str, level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    logging.captureWarnings(True)
     for name in NOISY:
         logging.getLogger(name).setLevel("WARNING")
     structlog.configure(
@@ -46,6 +48,16 @@ def configure_logging(service: str, level: str = "INFO") -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def join_pool_logs(**_: object) -> None:
+    """Have what Celery's process pool says of its processes go where everything else goes."""
+    from billiard.util import get_logger
+
+    os.environ["_MP_FORK_LOGLEVEL_"] = ""  # asks a fresh pool process to print what happens before it is set up
+    pool = get_logger()
+    pool.handlers.clear()
+    pool.propagate = True
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -6,6 +6,7 @@ from clipwarden.shared.queue import Queue
 
 GATEWAY = "gateway"
 SWEEPER = "sweeper"
+FLOWER = "flower"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +26,6 @@ PROCESSES: tuple[Process, ...] = (
     *(Process(queue.value, ("worker", queue.value), queue) for queue in Queue),
     Process(SWEEPER, ("sweep",)),
 )
+
+WATCHER = Process(FLOWER, ("flower",))
+"""Shows operators what the workers do. No other process needs it."""

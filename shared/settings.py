@@ -8,6 +8,7 @@ import re
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -67,6 +68,18 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe level that is logged"
     )
+    metrics_host: str = Field("127.0.0.1", description="Address that metrics and health are served on")
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="Port that a process serves its metrics and health on; 0: none. The processes of `clipwarden up`"
+        " take one each from there",
+    )
+    flower_host: str = Field("127.0.0.1", description="Address Flower binds to")
+    flower_port: int = Field(5555, ge=0, le=65535, description="Port Flower binds to; 0 takes a free one")
+    flower_user: str = Field("operator", pattern=r"^[^:\s]+$", description="Who may use Flower")
+    flower_password: str = Field("", description="Password for Flower, which does not start without one")
 
     host: str = Field("127.0.0.1", description="Address the gateway binds to")
     port: int = Field(8000, ge=0, le=65535, description="Port the gateway binds to; 0 takes a free one")
@@ -138,7 +151,25 @@ class Settings(BaseSettings):
     upload_retention_s: float = Field(
         24 * 3600, gt=0, description="How long an upload is kept after its analysis ended"
     )
-
+    bundle_retention_s: float = Field(
+        3600, ge=0, description="Age at which a bundle is deleted that was left behind when its analysis ended"
+    )
+    evidence_retention_s: float = Field(
+        30 * 24 * 3600,
+        ge=0,
+        description="How long pictures and curves are kept after the last analysis that shows them ended; 0: as long as"
+        " it",
+    )
+    row_retention_s: float = Field(
+        365 * 24 * 3600,
+        ge=0,
+        description="How long an analysis is kept after it ended, its verdict and all that is its own; 0: for ever",
+    )
+    orphan_retention_s: float = Field(
+        3600,
+        ge=0,
+        description="Age at which a file that nothing names is deleted; longer than an upload takes to be recorded",
+    )
     sent_ahead_s: float = Field(
         24 * 3600, gt=0, description="How long a file that was sent ahead is kept for analyses to name it"
     )
@@ -154,6 +185,30 @@ class Settings(BaseSettings):
             if isinstance(listed, str):
                 values[name] = tuple(item.strip() for item in listed.split(",") if item.strip())
         return values
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, url: str) -> str:
+        return _checked_url(url, "redis", "rediss")
+
+    @field_validator("database_url")
+    @classmethod
+    def _database(cls, url: str) -> str:
+        return _checked_url(url, "postgresql", "postgresql+psycopg2")
+
+    @field_validator("api_url")
+    @classmethod
+    def _api(cls, url: str) -> str:
+        return _checked_url(url, "http", "https")
+
+    @field_validator("worker_queue")
+    @classmethod
+    def _queue(cls, name: str) -> str:
+        from clipwarden.shared.queue import Queue  # which reads settings
+
+        if name and name not in set(Queue):
+            raise ValueError(f"there is no queue {name!r}, but {', '.join(Queue)}")
+        return name
 
     @field_validator("cors_origins")
     @classmethod
@@ -197,6 +252,20 @@ class Settings(BaseSettings):
         for name in names:
             if not getattr(self, name):
                 raise ConfigError(f"{PREFIX}{name.upper()} is not set: {type(self).model_fields[name].description}")
+
+
+def _checked_url(url: str, *schemes: str) -> str:
+    """The URL, or nothing; what is wrong with it is told without its password."""
+    if not url:
+        return url
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError(f"is no URL: {str(error).splitlines()[0]}") from None
+    if parts.scheme not in schemes:
+        raise ValueError(f"is no URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+    return url
 
 
 def load_settings(**overrides: object) -> Settings:

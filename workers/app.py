@@ -7,18 +7,20 @@ from functools import cache
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
+from celery.signals import celeryd_after_setup, setup_logging, worker_process_init, worker_process_shutdown
 
 from clipwarden.shared.errors import ClipwardenError, Unavailable, WorkerFault
-from clipwarden.shared.logs import configure_logging, logger
+from clipwarden.shared.logs import configure_logging, join_pool_logs, logger
 from clipwarden.shared.queue import Queue, celery_config
 from clipwarden.shared.settings import load_settings
+from clipwarden.shared.tracing import start_tracing, stop_tracing
 from clipwarden.workers.process import WorkerProcess
 
 settings = load_settings()
 log = logger(__name__)
 app = Celery("clipwarden", include=["clipwarden.workers.tasks"])
 app.conf.update(celery_config(settings))
+celeryd_after_setup.connect(join_pool_logs)
 
 
 @cache
@@ -36,9 +38,11 @@ def _configure_logs(**_: Any) -> None:
 @worker_process_init.connect
 def _warm_up(**_: Any) -> None:
     configure_logging(f"worker-{settings.worker_queue}", settings.log_level)
+    join_pool_logs()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     process = here()
     try:
+        start_tracing(f"worker-{settings.worker_queue}")
         _patiently(process.warm, settings.worker_start_timeout_s / 2)
     except ClipwardenError as error:
         process.leave(error)
@@ -62,6 +66,7 @@ def _patiently(do: Callable[[], None], patience_s: float) -> None:
 
 @worker_process_shutdown.connect
 def _close(**_: Any) -> None:
+    stop_tracing()
     process = here()
     if "fence" in vars(process):
         process.fence.close()

@@ -15,6 +15,7 @@ from clipwarden.shared.contracts import Branch, BranchResult, OutcomeStatus
 from clipwarden.shared.errors import ElsewherePlease, StorageFull, Unavailable
 from clipwarden.shared.evidence import drop_evidence, write_evidence
 from clipwarden.shared.logs import logger
+from clipwarden.shared.metrics import BATCH_SIZE
 from clipwarden.shared.queue import Task, send
 from clipwarden.shared.store import Granted
 from clipwarden.workers.process import WorkerProcess
@@ -38,6 +39,7 @@ def assess_branch(process: WorkerProcess, branch: Branch, analysis_id: UUID, gra
         if process.store.reopen_ingest(analysis_id, branch, granted.token):
             send(process.settings, Task.INGEST, analysis_id, granted.lane)
         raise
+    _count_batches(branch, clip)
     asked = granted.asked.ready(branch)
     detectors = tuple(loaded for loaded in process.detectors if loaded.entry in asked)
     known = settled(asked, bundle.found, bundle.gated)
@@ -70,3 +72,10 @@ def _exhibited(
         log.warning("nothing to show", reason=str(error) or "time limit")
         return brief(result)
     return shown.result.model_copy(update={"folder": folder})
+
+
+def _count_batches(branch: Branch, clip: Clip) -> None:
+    for view in clip.views.values():
+        BATCH_SIZE.labels(branch, "pictures").observe(len(view))
+    for sound in clip.sounds.values():
+        BATCH_SIZE.labels(branch, "stretches").observe(len(sound.lengths))

@@ -14,6 +14,7 @@ from clipwarden.shared.errors import ConfigError, ElsewherePlease, Unavailable, 
 from clipwarden.shared.logs import log_context, logger
 from clipwarden.shared.store import Busy, Granted, Settled, Store
 from clipwarden.workers.process import WorkerProcess
+from clipwarden.workers.telemetry import told
 
 RETRY_AFTER_FAULT_S = 5.0
 log = logger(__name__)
@@ -78,14 +79,19 @@ def with_lease(
         except (Unavailable, ElsewherePlease) as error:
             raise task.retry(exc=error, countdown=RETRY_AFTER_FAULT_S) from error
         match claim:
-            case Settled():
+            case Settled(code=code):
+                if code:
+                    log.warning("ended", code=code, attempts=s.max_attempts)
                 return
             case Busy(seconds=seconds):
                 raise task.retry(countdown=seconds + 0.2)
             case Granted() as granted:
                 log.info("stage claimed", attempt=granted.attempts)
         try:
-            with Heartbeat(process.store, analysis_id, stage, granted.token, s.lease_s, s.heartbeat_s, limit_s):
+            with (
+                Heartbeat(process.store, analysis_id, stage, granted.token, s.lease_s, s.heartbeat_s, limit_s),
+                told(analysis_id, stage, granted.attempts, process.name),
+            ):
                 do(granted)
         except (WorkerFault, ConfigError) as fault:
             process.leave(fault)

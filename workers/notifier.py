@@ -1,21 +1,25 @@
 """The Celery application of the processes that make callbacks. It is one of its own, and loads no models."""
 
+import os
 import signal
+import socket
 from functools import cache
 from typing import Any
 from uuid import UUID
 
 from celery import Celery
 from celery import Task as CeleryTask
-from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
+from celery.signals import celeryd_after_setup, setup_logging, worker_process_init, worker_process_shutdown
 
 from clipwarden.shared.addresses import Rules
 from clipwarden.shared.errors import Unavailable
-from clipwarden.shared.logs import configure_logging, log_context
+from clipwarden.shared.exposing import say_ready
+from clipwarden.shared.logs import configure_logging, join_pool_logs, log_context
 from clipwarden.shared.outbound import Outbound
 from clipwarden.shared.queue import Queue, Task, celery_config
 from clipwarden.shared.settings import load_settings
 from clipwarden.shared.store import Store
+from clipwarden.shared.tracing import start_tracing, stop_tracing
 from clipwarden.workers.notify import Notifier
 
 RETRY_AFTER_FAULT_S = 5.0
@@ -23,13 +27,15 @@ RETRY_AFTER_FAULT_S = 5.0
 settings = load_settings()
 app = Celery("clipwarden")
 app.conf.update(celery_config(settings))
+celeryd_after_setup.connect(join_pool_logs)
 
 
 @cache
 def here() -> Notifier:
     """The state of this process."""
     settings.need("redis_url", "database_url")
-    return Notifier(settings, Store(settings.database_url, pool_size=1), Outbound(Rules.of(settings)))
+    name = f"{Queue.NOTIFY}@{socket.gethostname()}:{os.getpid()}"
+    return Notifier(settings, Store(settings.database_url, pool_size=1, name=name), Outbound(Rules.of(settings)))
 
 
 @setup_logging.connect
@@ -40,11 +46,15 @@ def _configure_logs(**_: Any) -> None:
 @worker_process_init.connect
 def _start(**_: Any) -> None:
     configure_logging(f"worker-{Queue.NOTIFY}", settings.log_level)
+    join_pool_logs()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    start_tracing(f"worker-{Queue.NOTIFY}")
+    say_ready()
 
 
 @worker_process_shutdown.connect
 def _close(**_: Any) -> None:
+    stop_tracing()
     here().store.close()
 
 

@@ -22,9 +22,11 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from clipwarden.shared.addresses import AddressRefused
 from clipwarden.shared.contracts import Analysis, AnalysisState, StageStatus
 from clipwarden.shared.logs import logger
+from clipwarden.shared.metrics import CALLBACK_SECONDS
 from clipwarden.shared.outbound import NoAnswer, Outbound
 from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import Attempt, Delivery, Secret, Store
+from clipwarden.shared.tracing import span
 
 PAUSES_S = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 """Before each further attempt: 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h."""
@@ -96,7 +98,8 @@ class Notifier:
         if delivery.attempts > len(PAUSES_S) + 1:  # the last one lost its worker
             self._settle(delivery, token, StageStatus.FAILED, _unsent("the last attempt was lost"))
             return
-        self._attempt(delivery, token, payload(delivery, analysis))
+        with span("callback", delivery.analysis_id, attempt=delivery.attempts):
+            self._attempt(delivery, token, payload(delivery, analysis))
 
     def _attempt(self, delivery: Delivery, token: UUID, body: bytes) -> None:
         started, status, asked_s = time.monotonic(), None, 0.0
@@ -136,6 +139,7 @@ class Notifier:
         self, delivery: Delivery, token: UUID, status: StageStatus, attempt: Attempt, again_after_s: float = 0
     ) -> None:
         ours = self.store.settle_delivery(delivery.id, token, status, attempt, again_after_s)
+        CALLBACK_SECONDS.labels(status).observe(attempt.elapsed_ms / 1000)
         log.info(
             "callback" if ours else "lease lost, attempt not noted",
             status=status,

@@ -8,16 +8,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NoReturn
 
+from pydantic import ValidationError
+
 from clipwarden.models.assess import Loaded, load, pick_device
 from clipwarden.models.catalogue import GATE
 from clipwarden.models.faces import FaceDetector
 from clipwarden.models.fusion.bundle import FusionBundle, bundle_path, read_bundle
 from clipwarden.models.pipeline import local_detector, local_detectors
-from clipwarden.models.selftest import self_test
 from clipwarden.models.weights import bring
 from clipwarden.shared.blobs import BlobStore, open_blobs
 from clipwarden.shared.contracts import Branch, BranchResult, OutcomeStatus
 from clipwarden.shared.errors import ClipwardenError
+from clipwarden.shared.exposing import say_ready
 from clipwarden.shared.logs import logger
 from clipwarden.shared.media.fence import Fence
 from clipwarden.shared.media.limits import MediaLimits
@@ -46,7 +48,7 @@ class WorkerProcess:
 
     @cached_property
     def store(self) -> Store:
-        return Store(self.settings.database_url, pool_size=1)
+        return Store(self.settings.database_url, pool_size=1, name=self.name)
 
     @cached_property
     def blobs(self) -> BlobStore:
@@ -89,16 +91,38 @@ class WorkerProcess:
             if entries:
                 device = pick_device(self.settings.device)
                 self.detectors = tuple(load(entry, device) for entry in entries)
-                self_test(Branch(self.queue), self.detectors)  # compiles and imports what the first clip would wait for
+                self._test()  # compiles and imports what the first clip would wait for
+        lacking = self._lacking()
+        if lacking:
+            log.error("lacks what the published pipeline names, and takes nothing of it", detectors=lacking)
+        else:
+            say_ready()
         log.info("worker ready", queue=self.queue, detectors=[loaded.entry.name for loaded in self.detectors])
+
+    def _lacking(self) -> list[str]:
+        """Detectors of this queue in the published pipeline whose weights are not here."""
+        try:
+            published = self.store.manifest(self.store.current_pipeline() or "")
+        except ValidationError:
+            return ["the pipeline is of another version"]
+        branch = next((branch for branch in Branch if branch.value == self.queue.value), None)
+        if published is None or branch is None:
+            return []
+        here = {loaded.entry.name for loaded in self.detectors}
+        return [entry.name for entry in published.ready(branch) if entry.name not in here]
 
     def weigh(self, result: BranchResult) -> None:
         """Count failures in a row; after a few, test this machine. Raises WorkerFault if it is the sick one."""
         self.failures = self.failures + 1 if result.status is OutcomeStatus.FAILED else 0
         if self.failures >= FAILURES_IN_A_ROW:
             log.warning("testing this worker", failures=self.failures)
-            self_test(result.branch, self.detectors)
+            self._test()
             self.failures = 0
+
+    def _test(self) -> None:
+        from clipwarden.models.selftest import self_test
+
+        self_test(Branch(self.queue), self.detectors)
 
     def leave(self, reason: ClipwardenError) -> NoReturn:
         """End this worker, pool child and parent: it is this worker's fault, so another must do the work.

@@ -2,9 +2,12 @@
 
 import argparse
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from clipwarden.shared.exposing import expose, pool_ready, share_counts
+from clipwarden.shared.logs import configure_logging
 from clipwarden.shared.queue import Queue
 from clipwarden.shared.settings import PREFIX, load_settings
 
@@ -20,26 +23,36 @@ def main(argv: Sequence[str]) -> int:
     queue = arguments.queue
     settings = load_settings()
     settings.need("redis_url", "database_url")
+    configure_logging(f"worker-{queue}", settings.log_level)
     os.environ[f"{PREFIX}WORKER_QUEUE"] = queue  # the pool's spawned process reads its settings anew
     os.environ["REMAP_SIGTERM"] = "SIGQUIT"  # SIGTERM then gives the running task the soft-shutdown time
+    counts = share_counts() if settings.metrics_port else None  # before the metrics are imported
     if queue == Queue.NOTIFY:
         from clipwarden.workers.notifier import app
     else:
         _check_weights(queue, settings.weights)
         from clipwarden.workers.app import app
 
-    app.worker_main(
-        [
-            "worker",
-            f"--queues={queue}",
-            f"--hostname={arguments.name or queue}@%h",
-            "--pool=prefork",
-            f"--concurrency={NOTIFIERS if queue == Queue.NOTIFY else 1}",
-            "--without-gossip",
-            "--without-mingle",
-            f"--loglevel={settings.log_level}",
-        ]
-    )
+    from clipwarden.shared.metrics import WORKER
+
+    expose(settings, WORKER, pool_ready)
+    try:
+        app.worker_main(
+            [
+                "--quiet",
+                "worker",
+                f"--queues={queue}",
+                f"--hostname={arguments.name or queue}@%h",
+                "--pool=prefork",
+                f"--concurrency={NOTIFIERS if queue == Queue.NOTIFY else 1}",
+                "--without-gossip",
+                "--without-mingle",
+                f"--loglevel={settings.log_level}",
+            ]
+        )
+    finally:
+        if counts:
+            shutil.rmtree(counts, ignore_errors=True)
     return 0
 
 

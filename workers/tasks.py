@@ -10,6 +10,7 @@ from clipwarden.shared.errors import ElsewherePlease, Unavailable, WorkerFault
 from clipwarden.shared.logs import log_context
 from clipwarden.shared.queue import Task, assess_task
 from clipwarden.shared.telling import tell
+from clipwarden.shared.tracing import span
 from clipwarden.workers.app import app, here
 from clipwarden.workers.branch import assess_branch
 from clipwarden.workers.fetch import fetch
@@ -52,7 +53,7 @@ for _branch in Branch:
 @app.task(name=Task.FUSE.value, bind=True, max_retries=None, ignore_result=True)
 def run_fuse(self: CeleryTask, analysis_id: str) -> None:
     process = here()
-    with log_context(analysis_id=analysis_id, stage="fuse"):
+    with log_context(analysis_id=analysis_id, stage="fuse"), span("fuse", UUID(analysis_id)):
         try:
             if fuse_analysis(process.store, process.blobs, process.fusion, UUID(analysis_id)):
                 tell(process.settings, process.store, UUID(analysis_id))

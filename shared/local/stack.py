@@ -5,6 +5,7 @@ One thread owns every child (see `child`): it starts them, watches them, and end
 
 import json
 import os
+import secrets
 import sys
 import threading
 import time
@@ -24,7 +25,7 @@ from clipwarden.shared.local.child import Child, DirectoryLock, tail, until, wri
 from clipwarden.shared.local.postgres import EmbeddedPostgres
 from clipwarden.shared.local.valkey import EmbeddedValkey, free_port
 from clipwarden.shared.local.watch import Watched
-from clipwarden.shared.processes import GATEWAY, PROCESSES, SETUP, Process
+from clipwarden.shared.processes import FLOWER, GATEWAY, PROCESSES, SETUP, Process
 from clipwarden.shared.settings import PREFIX, Settings
 
 TICK_S = 0.2
@@ -33,6 +34,7 @@ STOP_MARGIN_S = 15.0
 HURRIED_S = 3.0
 ANSWER_TIMEOUT_S = 1.0
 READY_FILE = "ready.json"
+PASSWORD_FILE = "flower-password"  # noqa: S105 - a name
 
 
 class Stack:
@@ -57,10 +59,12 @@ class Stack:
         self.state_dir = state_dir.absolute()
         self.settings = settings
         self.api_url = ""
+        self.flower_url = ""
         self.redis_url = settings.redis_url
         self.database_url = settings.database_url
         self.failure: ClipwardenError | None = None
         self._port = port
+        self._flower_port = 0
         self._extra_env = dict(env or {})
         self._table = tuple(table)
         self._setup = tuple(setup)
@@ -112,9 +116,10 @@ class Stack:
         write_private(self.state_dir / READY_FILE, json.dumps({**self.facts(), "pid": os.getpid()}) + "\n")
 
     def facts(self) -> dict[str, str]:
-        """Where the system answers: `api`, `redis`, `database` (URLs) and `state` (its directory)."""
+        """Where the system answers: `api`, `redis`, `database`, `flower` if it runs (URLs); `state` (its directory)."""
         return {
             "api": self.api_url,
+            **({"flower": self.flower_url} if self.flower_url else {}),
             "redis": self.redis_url,
             "database": self.database_url,
             "state": str(self.state_dir),
@@ -183,8 +188,10 @@ class Stack:
         if self._port and found != self._port:
             raise ConfigError(f"port {self._port} is taken: choose another --port, or none to get a free one")
         self._port = found
-        host = "127.0.0.1" if self.settings.host in {"", "0.0.0.0", "::"} else self.settings.host  # noqa: S104
-        self.api_url = f"http://{f'[{host}]' if ':' in host else host}:{found}"
+        self.api_url = _url(self.settings.host, found)
+        if any(process.name == FLOWER for process in self._table):
+            self._flower_port = free_port(self.settings.flower_port, self.settings.flower_host)
+            self.flower_url = _url(self.settings.flower_host, self._flower_port)
 
     def _run_once(self, words: tuple[str, ...]) -> None:
         self._note(f"clipwarden {' '.join(words)}")
@@ -207,9 +214,27 @@ class Stack:
             record=self.state_dir / "run" / process.name,
             log=self.logs / f"{process.name}.log",
             steps=[(SIGTERM, self.settings.soft_shutdown_s + STOP_MARGIN_S)],
-            env={**self._environment(), **self._extra_env},
+            env={**self._environment(), **self._extra_env, **self._environment_of(process)},
             cwd=self.state_dir,
         )
+
+    def _environment_of(self, process: Process) -> dict[str, str]:
+        """What one process alone is told: a port of its own for its metrics, and Flower its secret."""
+        own = {}
+        first = int(self._extra_env.get(f"{PREFIX}METRICS_PORT", self.settings.metrics_port))
+        if first and process in self._table:
+            own[f"{PREFIX}METRICS_PORT"] = str(first + self._table.index(process))
+        if process.name == FLOWER:
+            own[f"{PREFIX}FLOWER_PORT"] = str(self._flower_port)
+            own[f"{PREFIX}FLOWER_PASSWORD"] = self.settings.flower_password or self._made_password()
+        return own
+
+    def _made_password(self) -> str:
+        """A password for Flower that stays the same in this directory."""
+        path = self.state_dir / PASSWORD_FILE
+        if not path.exists():
+            write_private(path, secrets.token_urlsafe(16) + "\n")
+        return path.read_text(encoding="ascii").strip()
 
     def _environment(self) -> dict[str, str]:
         """Ours, plus every setting that was given to us, plus where things are."""
@@ -262,6 +287,12 @@ class Stack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _url(bound: str, port: int) -> str:
+    """Where this machine reaches what is bound to an address."""
+    host = "127.0.0.1" if bound in {"", "0.0.0.0", "::"} else bound  # noqa: S104
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def command_line() -> list[str]:

@@ -1,6 +1,7 @@
 """`clipwarden up`: run the whole system on this machine until it is told to stop."""
 
 import argparse
+import importlib.util
 import json
 import signal
 import sys
@@ -11,7 +12,8 @@ from types import FrameType
 from rich.console import Console
 
 from clipwarden.shared.errors import ClipwardenError
-from clipwarden.shared.local.stack import Stack, command_line
+from clipwarden.shared.local.stack import PASSWORD_FILE, Stack, command_line
+from clipwarden.shared.processes import PROCESSES, WATCHER
 from clipwarden.shared.settings import load_settings
 
 __all__ = ["Stack", "main"]
@@ -25,7 +27,9 @@ def main(argv: Sequence[str]) -> int:
     settings = load_settings()
     console = Console(stderr=chosen.json, highlight=False, soft_wrap=True)
     with console.status("starting") as status:
-        stack = Stack(chosen.state or settings.state_dir, settings, chosen.port, note=_teller(console, status.update))
+        note = _teller(console, status.update)
+        table = (*PROCESSES, WATCHER) if importlib.util.find_spec("flower") else PROCESSES
+        stack = Stack(chosen.state or settings.state_dir, settings, chosen.port, table=table, note=note)
         _stop_on_signals(stack)
         try:
             stack.start()
@@ -70,10 +74,15 @@ def _announce(stack: Stack, console: Console, *, as_json: bool) -> None:
         sys.stdout.flush()
         return
     console.print(f"\nClipwarden answers at {stack.api_url}", markup=False)
+    console.print(f"  page          {stack.api_url}/page/", markup=False)
     console.print(
         f"  send a clip   CLIPWARDEN_API_URL={stack.api_url} {' '.join(command_line())} submit FILE --wait",
         markup=False,
     )
+    if stack.flower_url:
+        secret = "as set" if stack.settings.flower_password else f"in {stack.state_dir / PASSWORD_FILE}"
+        user = stack.settings.flower_user
+        console.print(f"  Flower        {stack.flower_url} (user {user}, password {secret})", markup=False)
     console.print(f"  data, logs    {stack.state_dir}", markup=False)
     console.print("  stop          Ctrl-C (twice: without waiting for running tasks)")
 

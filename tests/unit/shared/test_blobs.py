@@ -81,6 +81,13 @@ def fetcher(cache: BlobCache, log: Path, pause_s: float) -> subprocess.Popen[byt
     return subprocess.Popen([sys.executable, "-c", FETCHER, str(cache.directory), str(log), str(pause_s)])
 
 
+def test_nothing_is_written_where_the_store_was(blobs: LocalBlobs, tmp_path: Path) -> None:
+    blobs.root.rename(tmp_path / "away")
+    with pytest.raises(Unavailable, match="is no blob store"):
+        blobs.create()
+    assert not blobs.root.exists()
+
+
 def test_an_upload_is_invisible_until_it_is_committed(blobs: LocalBlobs) -> None:
     with blobs.create() as writer:
         writer.write(b"first ")

@@ -60,7 +60,9 @@ def sound(rng: np.random.Generator, *lengths: int) -> Sound:
 
 @pytest.fixture
 def blobs(tmp_path: Path) -> LocalBlobs:
-    return LocalBlobs(tmp_path / "blobs")
+    made = LocalBlobs(tmp_path / "blobs")
+    made.set_up("one")
+    return made
 
 
 @pytest.fixture

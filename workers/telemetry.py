@@ -1,0 +1,34 @@
+"""What a worker tells of its work: how long it held a stage and how it let go of it, in metrics and in the trace."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+from clipwarden.shared.contracts import Stage
+from clipwarden.shared.errors import ConfigError, ElsewherePlease, Unavailable, WorkerFault
+from clipwarden.shared.exposing import say_handed_back
+from clipwarden.shared.metrics import TASK_SECONDS
+from clipwarden.shared.tracing import span
+
+
+@contextmanager
+def told(analysis_id: UUID, stage: Stage, attempt: int, worker: str) -> Iterator[None]:
+    """Time the work on a stage. Its end is settled, elsewhere (another pipeline's), handed_back, left or failed."""
+    started, end = time.perf_counter(), "failed"
+    try:
+        with span(stage.value, analysis_id, attempt=attempt, worker=worker):
+            yield
+        end = "settled"
+    except ElsewherePlease as error:
+        end = "elsewhere"
+        say_handed_back(str(error))
+        raise
+    except Unavailable:
+        end = "handed_back"
+        raise
+    except (WorkerFault, ConfigError):
+        end = "left"
+        raise
+    finally:
+        TASK_SECONDS.labels(stage.value, end).observe(time.perf_counter() - started)
