@@ -1,0 +1,75 @@
+"""From the drop of a clip to its verdict and its report, in a real browser, with real workers that die on the way."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from clipwarden.shared.codes import SENTENCES, RejectCode
+from tests.desk import until, visiting
+from tests.e2e.conftest import System
+
+VERDICT_MS = 90_000
+LABELS = {"fake": "Probably manipulated", "real": "No manipulation found", "inconclusive": "Inconclusive"}
+LEASED = "SELECT 1 FROM stages WHERE analysis_id = :id AND stage = :stage AND status = 'leased'"
+
+
+@pytest.fixture
+def page(browser: Browser, system: System) -> Iterator[Page]:
+    with visiting(browser, system.stack.api_url) as page:
+        yield page
+
+
+def opened(page: Page) -> str:
+    """The id of the analysis that the page shows."""
+    until(page, "location.hash.startsWith('#/analyses/')")
+    return str(page.evaluate("location.hash")).rpartition("/")[2]
+
+
+def test_a_clip_goes_from_the_drop_to_a_verdict_with_its_evidence_and_its_report(
+    page: Page, system: System, talking_head: Path
+) -> None:
+    page.set_input_files("#files", talking_head)
+    expect(page.locator("#analysis h1", has_text="talking head.mp4")).to_be_visible()
+    verdict = page.locator(".verdict")
+    expect(verdict).to_be_visible(timeout=VERDICT_MS)
+    analysis = system.client.wait(opened(page), 10).model_dump(mode="json")
+
+    expect(verdict.locator("h2")).to_have_text(LABELS[analysis["verdict"]["label"]])
+    expect(verdict).to_contain_text(analysis["verdict"]["error_rates"]["text"])
+    assert verdict.locator("tbody tr").count() == 1 + len(analysis["verdict"]["contributions"])
+    page.locator(".evidence").scroll_into_view_if_needed()
+    until(page, "[...document.querySelectorAll('.evidence img')].filter((i) => i.naturalWidth > 0).length >= 2")
+    with page.context.expect_page() as reported:
+        page.get_by_role("link", name="Report").click()
+    expect(reported.value.locator("body")).to_contain_text(analysis["input"]["sha256"])
+
+
+def test_an_analysis_is_followed_through_a_reload_and_the_death_of_its_worker(
+    page: Page, system: System, talking_head: Path
+) -> None:
+    with suppress(ProcessLookupError), system.frozen("visual"):
+        page.set_input_files("#files", {"name": "again.mp4", "mimeType": "video/mp4", "buffer": other(talking_head)})
+        analysis_id = opened(page)
+        expect(page.locator(".steps [aria-current=step]")).to_have_text("Running models", timeout=VERDICT_MS)
+        page.reload()
+        expect(page.locator("#analysis h1")).to_have_text("again.mp4")
+        expect(page.locator(".steps [aria-current=step]")).to_have_text("Running models")
+        system.kill("visual")
+    expect(page.locator(".verdict")).to_be_visible(timeout=VERDICT_MS)
+    expect(page.get_by_role("region", name="Picture")).to_contain_text("done")
+    assert system.wait(analysis_id)["branches"]["visual"]["status"] == "ok"
+
+
+def test_a_file_that_is_no_clip_is_refused_with_the_reason(page: Page) -> None:
+    page.set_input_files("#files", {"name": "notes.mp4", "mimeType": "video/mp4", "buffer": b"not a clip at all"})
+    expect(page.locator("#analysis h1")).to_have_text("notes.mp4")
+    expect(page.locator(".fault-card")).to_contain_text(SENTENCES[RejectCode.NOT_MEDIA], timeout=VERDICT_MS)
+    expect(page.locator(".verdict")).to_be_hidden()
+
+
+def other(path: Path) -> bytes:
+    """The same clip, and yet another file: an empty box at its end, which every reader of MP4 passes over."""
+    return path.read_bytes() + b"\x00\x00\x00\x08free"
