@@ -135,7 +135,11 @@ class Having:
 
     scope: Scope
 
-    def __call__(self, request: Request) -> Caller:
+    async def __call__(self, request: Request) -> Caller:
+        """A coroutine, or the framework would run it in a thread for each request."""
+        return self.of(request)
+
+    def of(self, request: Request) -> Caller:
         caller = caller_of(request)
         if caller is NOBODY:
             raise ProblemError(ProblemCode.UNAUTHORIZED)

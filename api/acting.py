@@ -15,7 +15,7 @@ from clipwarden.api.schemas import AnalysisView, FeedbackListView, FeedbackView,
 from clipwarden.shared.codes import ProblemCode
 from clipwarden.shared.contracts import TERMINAL_STATES, Alternative, Analysis, AnalysisState
 from clipwarden.shared.errors import BlobGone, ProblemError
-from clipwarden.shared.store import Doomed, NewAnalysis
+from clipwarden.shared.store import Doomed, Feedback, NewAnalysis
 
 COMMENT_BYTES = 2048
 
@@ -143,14 +143,33 @@ def delete(analysis_id: str, gateway: Services, caller: Submitter) -> AnalysisVi
 @router.post(
     "/v1/analyses/{analysis_id}/feedback",
     status_code=201,
+    openapi_extra={"parameters": [KEY]},
     response_model=FeedbackView,
-    responses=errors(ProblemCode.NOT_FOUND, ProblemCode.CONFLICT, ProblemCode.INVALID),
+    responses=errors(
+        ProblemCode.NOT_FOUND,
+        ProblemCode.CONFLICT,
+        ProblemCode.INVALID,
+        ProblemCode.IDEMPOTENCY_IN_PROGRESS,
+        ProblemCode.IDEMPOTENCY_MISMATCH,
+    ),
 )
-def say(analysis_id: str, form: FeedbackForm, gateway: Services, caller: Submitter) -> FeedbackView:
+async def say(
+    analysis_id: str, form: FeedbackForm, request: Request, gateway: Services, caller: Submitter
+) -> FeedbackView:
     """Say what the clip really is. It changes no verdict; operators learn from it."""
+    async with once(request, gateway, caller) as held:
+        return FeedbackView.from_domain(await run_sync(_said, gateway, caller, analysis_id, form, held))
+
+
+def _said(gateway: Gateway, caller: Caller, analysis_id: str, form: FeedbackForm, held: Once) -> Feedback:
+    """The feedback as it is kept, now or before."""
     found = _present(gateway, caller, analysis_id)
-    kept = gateway.store.add_feedback(found.id, form.label, form.category, form.comment, caller.key_id)
-    return FeedbackView.from_domain(kept)
+    mark = fingerprint("feedback", analysis_id, form.model_dump())
+    if (known := held.opened(mark)) is not None:
+        return next(each for each in gateway.store.feedback(found.id) if each.id == known)
+    return gateway.store.add_feedback(
+        found.id, form.label, form.category, form.comment, caller.key_id, held.claim, mark
+    )
 
 
 @router.get(

@@ -18,7 +18,9 @@ from clipwarden.api import (
     evidence,
     listing,
     openapi,
+    pages,
     problems,
+    report,
     routes,
     seed_routes,
     uploads,
@@ -33,8 +35,11 @@ from clipwarden.api.gateway import Gateway
 from clipwarden.api.guard import Guard
 from clipwarden.api.limits import Limits
 from clipwarden.shared.errors import ConfigError
+from clipwarden.shared.exposing import expose
 from clipwarden.shared.logs import configure_logging
+from clipwarden.shared.metrics import GATEWAY
 from clipwarden.shared.settings import Settings, load_settings
+from clipwarden.shared.tracing import start_tracing, stop_tracing
 
 DESCRIPTION = (
     "Send a clip, poll the analysis, read the verdict and what each branch found. Errors are problem documents"
@@ -95,8 +100,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(views.router)
     app.include_router(events.router)
     app.include_router(evidence.router)
+    app.include_router(report.router)
     app.include_router(webhooks.router)
     app.include_router(seed_routes.router)
+    app.include_router(pages.router)
     app.openapi = openapi.document(app)  # type: ignore[method-assign]  # the framework's documented way
     problems.install(app)
     app.add_middleware(Guard, settings=settings)
@@ -112,9 +119,12 @@ def main(argv: Sequence[str]) -> int:
     settings = load_settings(**given)
     configure_logging("gateway", settings.log_level)
     _check(settings)
+    expose(settings, GATEWAY)
+    start_tracing("gateway")
     uvicorn.run(
         create_app(settings), host=settings.host, port=settings.port, timeout_graceful_shutdown=GRACE_S, **SERVER
     )
+    stop_tracing()
     return 0
 
 

@@ -3,8 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from anyio.to_thread import run_sync
@@ -13,85 +12,24 @@ from pydantic import BaseModel, ConfigDict, Field
 from python_multipart.multipart import parse_options_header
 
 from clipwarden.api.access import Reader, Submitter
+from clipwarden.api.batch_schemas import BatchView
 from clipwarden.api.gateway import Services
 from clipwarden.api.guard import BATCH_BYTES
 from clipwarden.api.idempotency import Once, fingerprint, once
 from clipwarden.api.limits import Limits
-from clipwarden.api.links import address
 from clipwarden.api.openapi import BATCH, OPENING, errors, headers
 from clipwarden.api.options import MOST_ITEMS, Batch, Named, checked, from_json
 from clipwarden.api.receiving import small_body
 from clipwarden.api.routes import parse_id
-from clipwarden.api.schema import View
-from clipwarden.api.schemas import ErrorView
 from clipwarden.api.submitting import JSON_TYPE, Asking, of_kept, parsed
 from clipwarden.shared.codes import ProblemCode
-from clipwarden.shared.contracts import AnalysisState, Label, Lane
+from clipwarden.shared.contracts import Lane
 from clipwarden.shared.errors import ProblemError
-from clipwarden.shared.store import BatchItem, KeptBatch, KeptUpload, NewAnalysis, NewBatch, Refused
+from clipwarden.shared.store import KeptBatch, KeptUpload, NewAnalysis, NewBatch, Refused
 
 PAGE: Final = 100
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
-
-
-class ItemView(View):
-    """An item by its place in the request: its analysis, or the error that refused it."""
-
-    index: int
-    id: UUID | None
-    state: AnalysisState | None
-    label: Label | None
-    error: ErrorView | None
-    links: dict[str, str]
-
-    @classmethod
-    def from_domain(cls, item: BatchItem) -> Self:
-        return cls(
-            index=item.index,
-            id=item.analysis_id,
-            state=item.state,
-            label=item.label,
-            error=ErrorView(code=item.refused.code, message=item.refused.detail) if item.refused else None,
-            links={"self": address(item.analysis_id)} if item.analysis_id else {},
-        )
-
-
-class BatchView(View):
-    """A batch: its analyses counted by state, the verdicts by label, and a page of its items."""
-
-    id: UUID
-    tag: str | None
-    created_at: datetime
-    total: int = Field(description="Items that were sent")
-    accepted: int
-    refused: int
-    ended: int = Field(description="Analyses that have ended; all of them when it equals `accepted`")
-    states: dict[AnalysisState, int]
-    labels: dict[Label, int]
-    items: list[ItemView]
-    next: int | None = Field(description="`start` of the next page; null on the last one")
-    links: dict[str, str]
-
-    @classmethod
-    def from_domain(cls, batch: KeptBatch) -> Self:
-        accepted = sum(batch.states.values())
-        underway = sum(batch.states.get(state, 0) for state in (AnalysisState.QUEUED, AnalysisState.RUNNING))
-        last = batch.items[-1].index + 1 if batch.items else batch.total
-        return cls(
-            id=batch.id,
-            tag=batch.tag,
-            created_at=batch.created_at,
-            total=batch.total,
-            accepted=accepted,
-            refused=batch.total - accepted,
-            ended=accepted - underway,
-            states=dict(batch.states),
-            labels=dict(batch.labels),
-            items=[ItemView.from_domain(item) for item in batch.items],
-            next=last if last < batch.total else None,
-            links={"self": f"/v1/batches/{batch.id}", "analyses": f"/v1/analyses?batch={batch.id}"},
-        )
 
 
 class Page(BaseModel):

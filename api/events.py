@@ -24,6 +24,7 @@ from clipwarden.api.routes import parse_id
 from clipwarden.shared.codes import ProblemCode
 from clipwarden.shared.contracts import TERMINAL_STATES, Analysis
 from clipwarden.shared.errors import ClipwardenError, ProblemError, Unavailable
+from clipwarden.shared.metrics import EVENT_STREAMS
 
 HEARTBEAT_S: Final = 15.0
 RETRY_MS: Final = 2000
@@ -31,10 +32,23 @@ AGAIN_S: Final = 1.0
 """Pause before an analysis that could not be read is read again."""
 FULL_RETRY_S: Final = 10
 
+EVENT: Final = {
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string", "description": "Of what was shown; comes back as Last-Event-ID"},
+        "event": {"const": "analysis"},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": "#/components/schemas/AnalysisView"},
+        },
+    },
+}
 EVENTS: Final[Responses] = {
     200: {
         "description": "Events named `analysis`, each with the analysis as JSON; the last one has ended",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": EVENT}},
     },
     204: {"description": "The client has seen the end; do not come back"},
     **errors(ProblemCode.NOT_FOUND, ProblemCode.RATE_LIMITED),
@@ -59,7 +73,8 @@ class Streams:
             raise ProblemError(ProblemCode.RATE_LIMITED, detail, retry_after_s=FULL_RETRY_S)
         self._open[holder] += 1
         try:
-            yield
+            with EVENT_STREAMS.track_inprogress():
+                yield
         finally:
             self._open[holder] -= 1
             if not self._open[holder]:

@@ -53,7 +53,7 @@ def opened(analysis_id: str, request: Request, gateway: Services) -> Analysis:
     """
     known, query = parse_id(analysis_id), request.query_params
     if "signature" not in query:
-        return gateway.analysis(Having(Scope.READ)(request), known)
+        return gateway.analysis(Having(Scope.READ).of(request), known)
     found = gateway.store.analysis(known)
     if found is None:
         raise ProblemError(ProblemCode.NOT_FOUND)

@@ -17,6 +17,7 @@ ANALYSIS: dict[str, Any] = {
     "queue_position": None,
     "eta_s": None,
     "rerun_of": None,
+    "follows": None,
     "from_cache": False,
     "created_at": "2026-11-21T10:00:00Z",
     "finished_at": "2026-11-21T10:00:03Z",
@@ -86,6 +87,7 @@ ANALYSIS: dict[str, Any] = {
     "branches": {
         "visual": {
             "status": "ok",
+            "reused": False,
             "code": None,
             "message": None,
             "elapsed_ms": 812,
@@ -119,6 +121,7 @@ ANALYSIS: dict[str, Any] = {
         },
         "audio": {
             "status": "skipped",
+            "reused": False,
             "code": "silent_audio",
             "message": "The sound track is silent; send a version with audible speech.",
             "elapsed_ms": 3,
@@ -130,6 +133,17 @@ ANALYSIS: dict[str, Any] = {
         "probability": 0.6681877721681662,
         "policy": "balanced",
         "head": "visual",
+        "thresholds": {"real": 0.44, "fake": 0.56},
+        "error_rates": {
+            "real_called_fake": {"count": 13, "clips": 138, "low": 0.0511, "high": 0.1557},
+            "real_called_real": {"count": 20, "clips": 138, "low": 0.0909, "high": 0.2148},
+            "fake_called_fake": {"count": 46, "clips": 252, "low": 0.1367, "high": 0.2359},
+            "fake_called_real": {"count": 25, "clips": 252, "low": 0.0652, "high": 0.1430},
+            "real_groups": 56,
+            "fake_groups": 76,
+            "text": "Of 138 real clips that the fusion had never seen, 13 (9%, with 95% confidence 5% to 16%) were "
+            "called fake as well. Of 252 fake ones it found 46.",
+        },
         "coverage": 1.0,
         "degraded": False,
         "baseline_logit": -0.2,
@@ -145,6 +159,7 @@ ANALYSIS: dict[str, Any] = {
         "self": HERE,
         "events": f"{HERE}/events",
         "media": f"{HERE}/media{OPENS}",
+        "report": f"{HERE}/report{OPENS}",
     },
 }
 
@@ -156,6 +171,7 @@ QUEUED: dict[str, Any] = ANALYSIS | {
     "branches": {},
     "verdict": None,
     "timings_ms": {},
+    "links": {name: link for name, link in ANALYSIS["links"].items() if name != "report"},
 }
 
 LISTED: dict[str, Any] = {
@@ -167,8 +183,10 @@ LISTED: dict[str, Any] = {
             "duration_s": 8.0,
             "lane": "realtime",
             "batch": None,
+            "follows": None,
             "label": "fake",
             "probability": 0.6681877721681662,
+            "feedback": None,
             "error": None,
             "links": {"self": HERE},
         }
@@ -179,6 +197,7 @@ LISTED: dict[str, Any] = {
 CANCELLED: dict[str, Any] = QUEUED | {
     "state": "cancelled",
     "finished_at": "2026-11-21T10:00:03Z",
+    "links": ANALYSIS["links"],
 }
 
 DELETED: dict[str, Any] = CANCELLED | {
@@ -246,6 +265,7 @@ DETECTORS: dict[str, Any] = {
         },
     ],
     "policies": ["balanced", "strict"],
+    "limits": {"bytes": 2147483648, "duration_s": 7200.0, "pixels": 67108864, "frames": 500000},
 }
 
 READY: dict[str, Any] = {"status": "ready", "checks": {"redis": "ok", "postgres": "ok", "blob_store": "ok"}}
@@ -366,6 +386,7 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("/v1/analyses/{analysis_id}/views/siglip-lstm", "get"): SIGLIP_LSTM,
     ("/v1/analyses/{analysis_id}/views/lipfd", "get"): LIPFD,
+    ("/v1/analyses/{analysis_id}/views/lipfd-fixed", "get"): LIPFD,
     ("/v1/uploads/{filename}", "put"): UPLOADED,
     ("/v1/uploads", "post"): ANNOUNCED,
     ("/v1/uploads/{upload_id}/complete", "post"): UPLOADED,
@@ -378,7 +399,10 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("/v1/webhooks/test", "post"): PING,
     ("/v1/webhooks/secrets", "get"): SECRETS,
     ("/v1/webhooks/secrets/rotate", "post"): SECRETS,
-    ("/", "get"): {"service": "clipwarden", "links": {"analyses": "/v1/analyses", "openapi": "/openapi.json"}},
+    ("/", "get"): {
+        "service": "clipwarden",
+        "links": {"analyses": "/v1/analyses", "openapi": "/openapi.json", "page": "/page/"},
+    },
     ("/livez", "get"): {"status": "alive"},
     ("/readyz", "get"): READY,
     ("/analyze", "post"): SEED_ACCEPTED,

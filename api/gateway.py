@@ -21,12 +21,14 @@ from clipwarden.api.waiting import Waiting
 from clipwarden.shared import queue
 from clipwarden.shared.blobs import BlobStore, open_blobs
 from clipwarden.shared.codes import ProblemCode
-from clipwarden.shared.contracts import Analysis, AnalysisState, Lane, Manifest, Stage
+from clipwarden.shared.contracts import Analysis, AnalysisState, Lane, Manifest, Stage, StageStatus
 from clipwarden.shared.errors import ClipwardenError, ProblemError, Unavailable
 from clipwarden.shared.logs import log_context, logger
+from clipwarden.shared.queue import Task
 from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import KeyClaim, NewAnalysis, Store
 from clipwarden.shared.telling import tell
+from clipwarden.shared.tracing import span
 
 CHECK_S = 3.0
 SEND_S = 1.0
@@ -115,6 +117,10 @@ class Gateway:
         """The analysis as it is told, with links that open its files and what is ahead of it."""
         return AnalysisView.from_domain(analysis, self.signer, self.waiting.outlook(analysis))
 
+    def viewed(self, caller: Caller, analysis_id: UUID) -> AnalysisView:
+        """Raises ProblemError as `analysis` does."""
+        return self.view(self.analysis(caller, analysis_id))
+
     def check_blobs(self) -> None:
         """Raises ConfigError or Unavailable unless the blob store is the one this database knows."""
         self.blobs.check(self.store.store_id())
@@ -131,7 +137,7 @@ class Gateway:
 
     async def send(self, analysis: Analysis) -> None:
         """Try to send an analysis to the workers, for a second at most; otherwise the sweeper sends it."""
-        sent = self.senders.submit(copy_context().run, self._send, analysis.id, analysis.lane)
+        sent = self.senders.submit(copy_context().run, self._send, analysis.id, analysis.lane, analysis)
         try:
             await asyncio.wait_for(asyncio.wrap_future(sent), SEND_S)
         except TimeoutError:
@@ -153,11 +159,14 @@ class Gateway:
         answers = await asyncio.gather(*(_answers(name, check) for name, check in checks.items()))
         return dict(zip(checks, answers, strict=True))
 
-    def _send(self, analysis_id: UUID, lane: Lane) -> bool:
-        """Send what a fresh analysis begins with, False if that did not go through; or tell how it ended at once."""
-        with log_context(analysis_id=str(analysis_id)):
+    def _send(self, analysis_id: UUID, lane: Lane, fresh: Analysis | None = None) -> bool:
+        """Send what a fresh analysis begins with, False if that did not go through; or tell how it ended at once.
+
+        The store is asked what that is, unless the analysis is known as it was opened and runs by itself.
+        """
+        with log_context(analysis_id=str(analysis_id)), span("send", analysis_id):
             try:
-                if task := self.store.next_task(analysis_id):
+                if task := (fresh and _first_task(fresh)) or self.store.next_task(analysis_id):
                     queue.send(self.settings, task, analysis_id, lane)
                     self.store.mark_sent(analysis_id, [Stage.FETCH, Stage.INGEST], self.settings.resend_after_s)
                 else:
@@ -173,6 +182,13 @@ class Gateway:
             with suppress(Unavailable):  # then the sweeper finds it
                 for key in self.store.unknown_uploads([new.upload_key]):
                     self.blobs.delete(key)
+
+
+def _first_task(fresh: Analysis) -> Task | None:
+    """The task of the one open row that a fresh analysis has, None if that is not how it began."""
+    if fresh.leader_id is not None or len(fresh.stages) != 1 or fresh.stages[0].status is not StageStatus.OPEN:
+        return None
+    return Task.FETCH if fresh.stages[0].stage is Stage.FETCH else Task.INGEST
 
 
 def _as_submitted(analysis_id: UUID, new: NewAnalysis) -> Analysis:
@@ -216,7 +232,8 @@ async def _answers(name: str, check: Callable[[], Any]) -> bool:
     return True
 
 
-def gateway_of(request: Request) -> Gateway:
+async def gateway_of(request: Request) -> Gateway:
+    """A coroutine, or the framework would run it in a thread for each request."""
     gateway: Gateway = request.app.state.gateway
     return gateway
 

@@ -15,15 +15,16 @@ from clipwarden.api.access import NOBODY, Caller, Keyring
 from clipwarden.api.limits import Limits
 from clipwarden.api.origins import Origins, is_preflight, preflight, shared_with
 from clipwarden.api.problems import from_error, internal, problem
+from clipwarden.api.telemetry import count_request
 from clipwarden.shared.codes import ProblemCode
 from clipwarden.shared.errors import ClipwardenError, ProblemError, Unavailable
 from clipwarden.shared.ids import new_id
 from clipwarden.shared.logs import log_context, logger
 from clipwarden.shared.settings import Settings
 
-PUBLIC_PATHS = frozenset({"/", "/livez", "/readyz", "/openapi.json"})
+PUBLIC_PATHS = frozenset({"/", "/page", "/livez", "/readyz", "/openapi.json"})
 PAGE_PREFIX = "/page/"
-LINKED_PATHS = re.compile(r"/v1/analyses/[^/]+/(media|evidence)(/.*)?")
+LINKED_PATHS = re.compile(r"/v1/analyses/[^/]+/(media|report|evidence)(/.*)?")
 """Open to requests without a key, whose routes then want a signed link."""
 UPLOAD_PATHS = re.compile(r"/v1/analyses|/analyze|/v1/uploads/.+")
 ENVELOPE_BYTES = 64 * 1024
@@ -34,21 +35,26 @@ BATCH_PATH = "/v1/batches"
 BATCH_BYTES = 16 * 1024 * 1024
 """Room for the most items that a batch may have, each with the most that it may say."""
 HEADER_BYTES = 8 * 1024
-STALL_S = 90.0
-"""Longer than an upload's own patience, which ends with the better sentence."""
+STALL_S = 60.0
+"""How long nothing of a body may arrive."""
 SLOWEST_BYTES_S = 1024
 """The pace that a body must keep on the whole, or it would hold its connection for ever."""
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-SECURITY_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
+SECURITY_HEADERS = tuple(
+    Headers(
+        {
+            "X-Content-Type-Options": "nosniff",
+            "X-Frame-Options": "DENY",
+            "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+            "Referrer-Policy": "no-referrer",
+            "Cross-Origin-Resource-Policy": "same-origin",
+            "Cross-Origin-Opener-Policy": "same-origin",
+            "Cache-Control": "no-store",
+        }
+    ).raw
+)
+"""As they are sent, where a route does not say otherwise."""
 
 log = logger(__name__)
 
@@ -114,8 +120,8 @@ class _Reply:
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers.update(self.headers)
-            for name, value in SECURITY_HEADERS.items():
-                headers.setdefault(name, value)
+            said = {name for name, _ in headers.raw}
+            headers.raw.extend((name, value) for name, value in SECURITY_HEADERS if name not in said)
             if "access-control-allow-origin" in headers:
                 headers.add_vary_header("Origin")
             if self.status == 413 or (self.status >= 400 and self._body.much_to_come):
@@ -144,7 +150,9 @@ class Guard:
         reply, started = _Reply(send, request_id, body), time.perf_counter()
         with log_context(request_id=request_id):
             await self._answer(scope, headers, body, reply)
-            elapsed_ms = round(1000 * (time.perf_counter() - started))
+            elapsed_s = time.perf_counter() - started
+            count_request(scope, reply.status, elapsed_s)
+            elapsed_ms = round(1000 * elapsed_s)
             said = {"method": scope["method"], "path": scope["path"], "status": reply.status, "elapsed_ms": elapsed_ms}
             key_id = scope["state"]["caller"].key_id
             log.info("request", **said, **({"key_id": str(key_id)} if key_id else {}))

@@ -13,10 +13,11 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from clipwarden.shared.codes import ProblemCode
-from clipwarden.shared.contracts import Analysis, Branch
+from clipwarden.shared.contracts import TERMINAL_STATES, Analysis, AnalysisState, Branch
 from clipwarden.shared.errors import ProblemError
 
 ROOT: Final = "/v1/analyses"
+REPORTED: Final = TERMINAL_STATES - {AnalysisState.DELETED}
 STEPS: Final = 4
 """Links made within this part of their lifetime are alike, so that what reads them again finds what it has."""
 
@@ -60,9 +61,10 @@ class Links:
     signer: Signer | None = None
 
     def told(self) -> dict[str, str]:
-        """What `links` says; the file only as long as it is kept."""
+        """What `links` says; the file only as long as it is kept, the report once there is one."""
         links = {"self": address(self.analysis.id), "events": address(self.analysis.id, "events")}
-        return links | ({"media": self._opened("media")} if self.analysis.upload_key else {})
+        files = {"media": self.analysis.upload_key is not None, "report": self.analysis.state in REPORTED}
+        return links | {name: self._opened(name) for name, kept in files.items() if kept}
 
     def evidence(self, branch: Branch, detector: str, name: str) -> str:
         return self._opened("evidence", branch, detector, name)

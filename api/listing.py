@@ -35,6 +35,7 @@ class Filters(BaseModel):
     created_before: AwareDatetime | None = Field(None, description="RFC 3339; that moment is not included")
     probability_min: float | None = Field(None, ge=0, le=1)
     probability_max: float | None = Field(None, ge=0, le=1)
+    reviewed: bool | None = Field(None, description="Whether anybody gave feedback")
     limit: int = Field(50, ge=1, le=MOST)
     cursor: str | None = Field(None, description="`next` of the page before, under the same filters")
 
@@ -67,6 +68,7 @@ class Filters(BaseModel):
             created_before=self.created_before,
             probability_min=self.probability_min,
             probability_max=self.probability_max,
+            reviewed=self.reviewed,
         )
 
 

@@ -53,7 +53,8 @@ KEY = _header(
 PREFER = _header("Prefer", "`wait=N`: the answer may come once it ended, within N seconds and half a minute", "wait=10")
 FORM_ONLY = _body(multipart_form_data=_form()) | {"parameters": [KEY]}
 FILE: dict[str, Any] = {
-    "requestBody": {"required": True, "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}
+    "requestBody": {"required": True, "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}},
+    "parameters": [KEY],
 }
 SUBMISSION = _body(multipart_form_data=_form(), application_json={"$ref": f"{REF}Named"}) | {
     "parameters": [KEY, PREFER]

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from clipwarden.shared.codes import SENTENCES, FailCode, ProblemCode
 from clipwarden.shared.errors import ClipwardenError, ProblemError, Unavailable
 from clipwarden.shared.logs import logger
+from clipwarden.shared.metrics import PROBLEMS
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5
@@ -53,6 +54,7 @@ def problem(
     code: str, detail: str, *, path: str, request_id: str, status: int = 0, headers: Mapping[str, str] | None = None
 ) -> Response:
     """The problem document of a code; `status` only where HTTP has a finer one than the table (405)."""
+    PROBLEMS.labels(code).inc()
     made = Problem(
         type=f"urn:clipwarden:problem:{code}",
         title=code.replace("_", " ").capitalize(),

@@ -4,8 +4,7 @@ At most about a megabyte of an upload is in memory at a time, with a bucket also
 and hashing run in a thread.
 """
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -19,11 +18,12 @@ from clipwarden.api.options import FORM_BYTES, Options, from_form
 from clipwarden.shared.blobs import BlobStore, BlobWriter
 from clipwarden.shared.codes import SENTENCES, ProblemCode, RejectCode
 from clipwarden.shared.errors import ProblemError
+from clipwarden.shared.metrics import UPLOAD_BYTES, UPLOADS
 from clipwarden.shared.names import safe_name
 
 FILE_FIELD = "file"
 BATCH_BYTES = 1024 * 1024
-STALL_S = 60.0
+BATCH_PIECES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class FormReader:
         self.values: dict[str, bytes] = {}
         self._max_file_bytes = max_file_bytes
         self._chunks: list[bytes] = []
-        self.pending_bytes = 0
+        self._pending_bytes = 0
         self._ended = False
         self._part = ""
         self._header, self._value, self._disposition = b"", b"", b""
@@ -94,9 +94,14 @@ class FormReader:
         except FormParserError as error:
             raise _malformed(f"The multipart body is malformed: {error}.") from error
 
-    def take(self) -> bytes:
-        """The file's bytes parsed since the last call."""
-        data, self._chunks, self.pending_bytes = b"".join(self._chunks), [], 0
+    @property
+    def full(self) -> bool:
+        """Whether so much is parsed that it is time to take it."""
+        return self._pending_bytes >= BATCH_BYTES or len(self._chunks) >= BATCH_PIECES
+
+    def take(self) -> list[bytes]:
+        """The file's bytes parsed since the last call, in pieces: joining them costs more than all else here."""
+        data, self._chunks, self._pending_bytes = self._chunks, [], 0
         return data
 
     def finish(self) -> None:
@@ -149,7 +154,7 @@ class FormReader:
             if self.file_bytes > self._max_file_bytes:
                 raise _too_large(self._max_file_bytes)
             self._chunks.append(data[start:end])
-            self.pending_bytes += end - start
+            self._pending_bytes += end - start
             return
         self.values[self._part] += data[start:end]
         if len(self.values[self._part]) > FORM_BYTES[self._part]:
@@ -159,24 +164,10 @@ class FormReader:
         self._ended = True
 
 
-async def chunks(request: Request) -> AsyncIterator[bytes]:
-    """The body as it arrives. Raises ProblemError if it stalls, ClientDisconnect when the client leaves."""
-    stream = aiter(request.stream())
-    while True:
-        try:
-            async with asyncio.timeout(STALL_S):
-                chunk = await anext(stream, None)
-        except TimeoutError as error:
-            raise _malformed(f"Nothing arrived for {STALL_S:.0f} seconds; send the upload again.") from error
-        if chunk is None:
-            return
-        yield chunk
-
-
 async def small_body(request: Request, max_bytes: int) -> bytes:
     """A body that is held in memory. Raises ProblemError if it is larger."""
     body = bytearray()
-    async for chunk in chunks(request):
+    async for chunk in request.stream():
         body += chunk
         if len(body) > max_bytes:
             raise ProblemError(ProblemCode.TOO_LARGE, f"The body is over {max_bytes} bytes.")
@@ -192,35 +183,54 @@ async def received(request: Request, blobs: BlobStore, max_file_bytes: int) -> A
     form = FormReader(boundary_of(request.headers.get("content-type")), max_file_bytes)
     writer = await run_sync(blobs.create)
     try:
-        async for chunk in chunks(request):
+        async for chunk in request.stream():
             form.feed(chunk)
-            if form.pending_bytes >= BATCH_BYTES:
-                await run_sync(writer.write, form.take())
+            if form.full:
+                await run_sync(_write, writer, form.take())
         form.finish()
-        await run_sync(writer.write, form.take())
+        await run_sync(_write, writer, form.take())
+        _count(writer)
         yield Upload(writer, form.filename or "", from_form(form.values))
     finally:
-        with anyio.CancelScope(shield=True):
-            await run_sync(writer.abort)
+        await _settled(writer)
 
 
 @asynccontextmanager
 async def received_alone(request: Request, blobs: BlobStore, max_file_bytes: int) -> AsyncIterator[BlobWriter]:
     """The request's body as a file; unless it was committed inside, leaving forgets every byte of it."""
     writer = await run_sync(blobs.create)
-    pending = bytearray()
+    pending: list[bytes] = []
+    pending_bytes = 0
     try:
-        async for chunk in chunks(request):
-            pending += chunk
-            if writer.size + len(pending) > max_file_bytes:
+        async for chunk in request.stream():
+            pending.append(chunk)
+            pending_bytes += len(chunk)
+            if writer.size + pending_bytes > max_file_bytes:
                 raise _too_large(max_file_bytes)
-            if len(pending) >= BATCH_BYTES:
-                await run_sync(writer.write, bytes(pending))
-                pending.clear()
-        await run_sync(writer.write, bytes(pending))
+            if pending_bytes >= BATCH_BYTES or len(pending) >= BATCH_PIECES:
+                await run_sync(_write, writer, pending)
+                pending, pending_bytes = [], 0
+        await run_sync(_write, writer, pending)
         if not writer.size:
             raise _invalid(SENTENCES[RejectCode.EMPTY_FILE])
+        _count(writer)
         yield writer
     finally:
+        await _settled(writer)
+
+
+def _count(writer: BlobWriter) -> None:
+    UPLOADS.inc()
+    UPLOAD_BYTES.inc(writer.size)
+
+
+def _write(writer: BlobWriter, pieces: Iterable[bytes]) -> None:
+    for piece in pieces:
+        writer.write(piece)
+
+
+async def _settled(writer: BlobWriter) -> None:
+    """Forget what was not committed, also while the request is being cancelled."""
+    if not writer.committed:
         with anyio.CancelScope(shield=True):
             await run_sync(writer.abort)

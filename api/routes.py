@@ -1,12 +1,15 @@
 """The routes of `/v1`, and the two that orchestrators probe."""
 
+from typing import Any
 from uuid import UUID
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
 
 from clipwarden.api.access import Reader, Submitter
 from clipwarden.api.gateway import Services
+from clipwarden.api.guard import PAGE_PREFIX
 from clipwarden.api.openapi import OPENING, SUBMISSION, errors, headers
 from clipwarden.api.preferences import ended, wait_of
 from clipwarden.api.schemas import AnalysisView, DetectorsView, LiveView, ReadyView, RootView
@@ -64,9 +67,9 @@ async def submit(request: Request, response: Response, gateway: Services, caller
     },
     tags=["analyses"],
 )
-def show(analysis_id: str, response: Response, gateway: Services, caller: Reader) -> AnalysisView:
+async def show(analysis_id: str, response: Response, gateway: Services, caller: Reader) -> AnalysisView:
     """Read an analysis: its progress, then what every branch found and the verdict."""
-    view = gateway.view(gateway.analysis(caller, parse_id(analysis_id)))
+    view = await run_sync(gateway.viewed, caller, parse_id(analysis_id))
     if not view.ended:
         response.headers["Retry-After"] = str(pause_s(view.eta_s))
     return view
@@ -80,13 +83,16 @@ def show(analysis_id: str, response: Response, gateway: Services, caller: Reader
 )
 def detectors(gateway: Services, _: Reader) -> DetectorsView:
     """The detectors that new analyses are examined with, and the state of each."""
-    return DetectorsView.from_domain(*gateway.manifest())
+    return DetectorsView.from_domain(*gateway.manifest(), gateway.settings)
 
 
 @router.get("/", response_model=RootView, responses=errors(public=True), tags=["health"])
-async def root() -> RootView:
-    """Where to go from here."""
-    return RootView(service="clipwarden", links={"analyses": "/v1/analyses", "openapi": "/openapi.json"})
+async def root(request: Request) -> Any:
+    """Where to go from here; a browser is taken to the page."""
+    if "text/html" in request.headers.get("accept", ""):
+        return RedirectResponse(PAGE_PREFIX, 303)
+    links = {"analyses": "/v1/analyses", "openapi": "/openapi.json", "page": PAGE_PREFIX}
+    return RootView(service="clipwarden", links=links)
 
 
 @router.get("/livez", response_model=LiveView, responses=errors(public=True), tags=["health"])

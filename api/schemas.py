@@ -34,6 +34,7 @@ from clipwarden.shared.contracts import (
     StageStatus,
     Verdict,
 )
+from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import Feedback, Listed
 
 
@@ -156,6 +157,7 @@ class BranchView(View):
     """One branch: `open` and `leased` until it is settled, then ok, skipped or failed."""
 
     status: StageStatus
+    reused: bool = Field(description="Whether this was found for another analysis of the same content")
     code: str | None
     message: str | None
     elapsed_ms: int | None
@@ -166,6 +168,7 @@ class BranchView(View):
         result = None if row.outcome is None else BranchResult.model_validate(row.outcome)
         return cls(
             status=row.status,
+            reused=result is not None and (result.reused or links.analysis.from_cache),
             code=row.code,
             message=row.message or (row.code and SENTENCES.get(row.code)),
             elapsed_ms=result.elapsed_ms if result else None,
@@ -192,6 +195,38 @@ class RangeView(View):
     peak: float
 
 
+class ThresholdsView(View):
+    """Fake at or above `fake`, real at or below `real`, inconclusive between."""
+
+    real: float
+    fake: float
+
+
+class ShareView(View):
+    """So many of so many clips; the true share lies between `low` and `high` with a confidence of 95 %."""
+
+    count: int
+    clips: int
+    low: float
+    high: float
+
+
+class ErrorRatesView(View):
+    """How often such verdicts were right and wrong on clips that the head was not fitted on.
+
+    Intervals take clips as independent, though they come from so many groups of related ones only. `text` says it in
+    one or two sentences, for the label of this verdict.
+    """
+
+    real_called_fake: ShareView
+    real_called_real: ShareView
+    fake_called_fake: ShareView
+    fake_called_real: ShareView
+    real_groups: int
+    fake_groups: int
+    text: str
+
+
 class VerdictView(View):
     """`probability` is that of fake, calibrated; `baseline_logit` plus all `log_odds` is its logit, exactly."""
 
@@ -199,6 +234,8 @@ class VerdictView(View):
     probability: float | None
     policy: str
     head: str | None
+    thresholds: ThresholdsView | None
+    error_rates: ErrorRatesView | None = Field(description="Null where the head came without clips to count")
     coverage: float
     degraded: bool
     baseline_logit: float | None
@@ -215,6 +252,10 @@ class VerdictView(View):
             probability=verdict.probability,
             policy=verdict.policy,
             head=verdict.head,
+            thresholds=ThresholdsView(**verdict.thresholds.model_dump()) if verdict.thresholds else None,
+            error_rates=ErrorRatesView.model_validate(verdict.error_rates.model_dump())
+            if verdict.error_rates
+            else None,
             coverage=verdict.coverage,
             degraded=verdict.degraded,
             baseline_logit=verdict.baseline_logit,
@@ -266,9 +307,15 @@ class AnalysisView(View):
     state: AnalysisState
     stage: Phase | None = Field(description="What a running analysis works on")
     percent: int = Field(ge=0, le=100)
-    queue_position: int | None = Field(description="1 is next; null once work on it began")
+    queue_position: int | None = Field(
+        description="1 is next; null once work on it began. Of what others have sent only the order of magnitude counts"
+    )
     eta_s: float | None = Field(description="Seconds until it ends, as an estimate; null where nobody knows")
     rerun_of: UUID | None
+    follows: UUID | None = Field(
+        description="The analysis of the same content whose run this one shares: its progress is shown, and its end"
+        " will be this one's"
+    )
     from_cache: bool
     created_at: datetime
     finished_at: datetime | None
@@ -299,6 +346,7 @@ class AnalysisView(View):
             queue_position=outlook.position,
             eta_s=outlook.eta_s,
             rerun_of=analysis.rerun_of,
+            follows=analysis.leader_id,
             from_cache=analysis.from_cache,
             created_at=analysis.created_at,
             finished_at=analysis.finished_at,
@@ -340,9 +388,11 @@ class SummaryView(View):
     tag: str | None
     lane: Lane
     batch: UUID | None
+    follows: UUID | None = Field(description="The analysis whose run this one shares, and whose state is shown")
     from_cache: bool
     label: Label | None
     probability: float | None
+    feedback: str | None = Field(description="The category of the latest feedback; null if nobody gave any")
     error: ErrorView | None
     links: dict[str, str]
 
@@ -359,9 +409,11 @@ class SummaryView(View):
             tag=listed.tag,
             lane=listed.lane,
             batch=listed.batch_id,
+            follows=listed.leader_id,
             from_cache=listed.from_cache,
             label=listed.label,
             probability=listed.probability,
+            feedback=listed.feedback,
             error=ErrorView(code=listed.code, message=SENTENCES.get(listed.code, listed.code)) if listed.code else None,
             links={"self": address(listed.id)},
         )
@@ -386,17 +438,37 @@ class DetectorInfo(View):
     dtype: str
 
 
+class LimitsView(View):
+    """What is over these is refused."""
+
+    bytes: int
+    duration_s: float
+    pixels: int
+    frames: int
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        return cls(
+            bytes=settings.max_upload_bytes,
+            duration_s=settings.max_duration_s,
+            pixels=settings.max_pixels,
+            frames=settings.max_frames,
+        )
+
+
 class DetectorsView(View):
     """What new analyses will be examined with."""
 
     pipeline: str
     detectors: list[DetectorInfo]
     policies: list[str] = Field(description="What verdicts can be given by; the first is the default")
+    limits: LimitsView
 
     @classmethod
-    def from_domain(cls, pipeline: str, manifest: Manifest) -> Self:
+    def from_domain(cls, pipeline: str, manifest: Manifest, settings: Settings) -> Self:
         listed = [DetectorInfo(**d.model_dump(exclude={"needs"})) for d in manifest.detectors]
-        return cls(pipeline=pipeline, detectors=listed, policies=list(manifest.policies))
+        limits = LimitsView.from_settings(settings)
+        return cls(pipeline=pipeline, detectors=listed, policies=list(manifest.policies), limits=limits)
 
 
 class RootView(View):

@@ -1,5 +1,6 @@
 """Submitting: from a request that brings or names a file, in either content type, to an open analysis."""
 
+import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -23,11 +24,15 @@ from clipwarden.api.targets import callback_of, source_of
 from clipwarden.shared.codes import ProblemCode
 from clipwarden.shared.contracts import Analysis, Lane, Manifest
 from clipwarden.shared.errors import ProblemError
+from clipwarden.shared.logs import logger
 from clipwarden.shared.names import safe_name
 from clipwarden.shared.store import KeptUpload, NewAnalysis
+from clipwarden.shared.tracing import record
 
 JSON_BYTES: Final = 64 * 1024
 JSON_TYPE: Final = b"application/json"
+
+log = logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,7 @@ class Submission:
 
 async def taken(request: Request, gateway: Gateway, caller: Caller, *, form_only: bool = False) -> Analysis:
     """The analysis that a request opens, sent to the workers; or has opened before, under its Idempotency-Key."""
+    started_ns = time.time_ns()
     limits: Limits = request.app.state.limits
     pipeline = await run_sync(gateway.pipeline)
     async with (
@@ -58,6 +64,8 @@ async def taken(request: Request, gateway: Gateway, caller: Caller, *, form_only
     ):
         analysis = await run_sync(_opened, gateway, caller, pipeline, submission, held)
     if not held.repeated:
+        log.info("analysis opened", analysis_id=str(analysis.id), size_bytes=analysis.size_bytes)
+        record("submit", analysis.id, started_ns, time.time_ns(), bytes=analysis.size_bytes)
         await gateway.send(analysis)
     return analysis
 

@@ -5,7 +5,7 @@ import binascii
 import hashlib
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Final, Self
+from typing import Final
 from uuid import UUID
 
 from anyio.to_thread import run_sync
@@ -13,8 +13,10 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from clipwarden.api.access import Caller, Submitter
+from clipwarden.api.batch_schemas import UploadView
 from clipwarden.api.gateway import Gateway, Services
-from clipwarden.api.openapi import FILE, UPLOADING, errors
+from clipwarden.api.idempotency import Once, fingerprint, once
+from clipwarden.api.openapi import FILE, KEY, OPENING, errors
 from clipwarden.api.receiving import received_alone
 from clipwarden.api.routes import parse_id
 from clipwarden.api.schema import View
@@ -31,22 +33,6 @@ DIGESTS: Final = ("content-digest", "repr-digest")
 SHA256_MEMBER = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/=]*):\s*(?=,|;|$)")
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
-
-
-class UploadView(View):
-    """A file that analyses may name until it expires."""
-
-    id: UUID = Field(description="What `upload` of an analysis names")
-    filename: str
-    bytes: int
-    sha256: str = Field(description="Hexadecimal SHA-256 of the file")
-    expires_at: datetime
-
-    @classmethod
-    def from_domain(cls, kept: KeptUpload) -> Self:
-        return cls(
-            id=kept.id, filename=kept.filename, bytes=kept.size_bytes, sha256=kept.sha256, expires_at=kept.expires_at
-        )
 
 
 class Announced(BaseModel):
@@ -79,21 +65,38 @@ class AnnouncedView(View):
     "",
     status_code=201,
     response_model=AnnouncedView,
-    responses=errors(ProblemCode.INVALID, ProblemCode.CONFLICT, ProblemCode.UNAVAILABLE),
+    openapi_extra={"parameters": [KEY]},
+    responses=errors(
+        ProblemCode.INVALID,
+        ProblemCode.CONFLICT,
+        ProblemCode.UNAVAILABLE,
+        ProblemCode.IDEMPOTENCY_IN_PROGRESS,
+        ProblemCode.IDEMPOTENCY_MISMATCH,
+    ),
 )
-def announce(announced: Announced, gateway: Services, caller: Submitter) -> AnnouncedView:
+async def announce(announced: Announced, request: Request, gateway: Services, caller: Submitter) -> AnnouncedView:
     """Ask for an address to put a file to that does not go through the gateway; where files are kept in a bucket."""
     if announced.bytes > gateway.settings.max_upload_bytes:
         raise ProblemError(ProblemCode.TOO_LARGE)
-    key = f"{UPLOADS}/{new_id().hex}"
+    async with once(request, gateway, caller) as held:
+        return await run_sync(_announced, gateway, caller, announced, held)
+
+
+def _announced(gateway: Gateway, caller: Caller, announced: Announced, held: Once) -> AnnouncedView:
+    mark = fingerprint("announced", announced.model_dump())
+    kept = _before(gateway, caller, held, mark)
+    key = kept.blob_key if kept else f"{UPLOADS}/{new_id().hex}"
     url = gateway.blobs.put_url(key, PUT_S)
-    if url is None:
-        raise ProblemError(ProblemCode.CONFLICT, "There is no bucket here: send the file to PUT /v1/uploads/NAME.")
+    if url is None or (kept and kept.whole):
+        raise ProblemError(
+            ProblemCode.CONFLICT,
+            "The file is there already." if kept else "There is no bucket here: send the file to PUT /v1/uploads/NAME.",
+        )
     expires_at = datetime.now(UTC) + timedelta(seconds=PUT_S)
     new = NewUpload(
         caller.tenant_id, safe_name(announced.filename), key, announced.bytes, announced.sha256, whole=False
     )
-    kept = gateway.store.keep_upload(new, gateway.settings.sent_ahead_s)
+    kept = kept or gateway.store.keep_upload(new, gateway.settings.sent_ahead_s, held.claim, mark)
     return AnnouncedView(
         id=kept.id,
         put=PutView(url=url, headers={}, expires_at=expires_at),
@@ -122,18 +125,21 @@ def complete(upload_id: str, gateway: Services, caller: Submitter) -> UploadView
     status_code=201,
     response_model=UploadView,
     openapi_extra=FILE,
-    responses=errors(*UPLOADING),
+    responses=errors(*OPENING),
 )
 async def put(filename: str, request: Request, gateway: Services, caller: Submitter) -> UploadView:
     """Send a file ahead, as the body. A `Content-Digest` or `Repr-Digest` with `sha-256` is checked."""
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise ProblemError(ProblemCode.UNSUPPORTED_MEDIA_TYPE, "Send the file as it is, without a Content-Encoding.")
     expected = {name: digest for name in DIGESTS if (digest := _digest(request.headers.get(name, ""))) is not None}
-    async with received_alone(request, gateway.blobs, gateway.settings.max_upload_bytes) as writer:
+    async with (
+        once(request, gateway, caller) as held,
+        received_alone(request, gateway.blobs, gateway.settings.max_upload_bytes) as writer,
+    ):
         for name, digest in expected.items():
             if digest != writer.sha256:
                 raise ProblemError(ProblemCode.INVALID, f"What arrived is not what {name} announced; send it again.")
-        return UploadView.from_domain(await run_sync(_keep, gateway, caller, writer, safe_name(filename)))
+        return UploadView.from_domain(await run_sync(_keep, gateway, caller, writer, safe_name(filename), held))
 
 
 def _digest(header: str) -> str | None:
@@ -150,11 +156,25 @@ def _digest(header: str) -> str | None:
     return raw.hex()
 
 
-def _keep(gateway: Gateway, caller: Caller, writer: BlobWriter, filename: str) -> KeptUpload:
-    """Commit the file and note it. If Postgres fails in between, the sweeper deletes the orphan."""
+def _before(gateway: Gateway, caller: Caller, held: Once, mark: str) -> KeptUpload | None:
+    """What an earlier request with the key sent ahead. Raises ProblemError if that was another one, or is gone."""
+    known = held.opened(mark)
+    if known is None:
+        return None
+    kept = gateway.store.kept_uploads([known], caller.tenant_id, gateway.settings.sent_ahead_s).get(known)
+    if kept is None:
+        raise ProblemError(ProblemCode.CONFLICT, "The file sent under this key is no longer kept; use another key.")
+    return kept
+
+
+def _keep(gateway: Gateway, caller: Caller, writer: BlobWriter, filename: str, held: Once) -> KeptUpload:
+    """Commit the file and note it, unless it was before. If Postgres fails in between, the sweeper deletes it."""
+    mark = fingerprint("upload", filename, writer.sha256)
+    if (kept := _before(gateway, caller, held, mark)) is not None:
+        return kept
     key = writer.commit()
     new = NewUpload(caller.tenant_id, filename, key, writer.size, writer.sha256)
-    return gateway.store.keep_upload(new, gateway.settings.sent_ahead_s)
+    return gateway.store.keep_upload(new, gateway.settings.sent_ahead_s, held.claim, mark)
 
 
 def _complete(gateway: Gateway, kept: KeptUpload) -> None:

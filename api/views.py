@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field, ValidationError
 
-from clipwarden.api.access import Reader
+from clipwarden.api.access import Caller, Reader
 from clipwarden.api.gateway import Gateway, Services
 from clipwarden.api.openapi import errors
 from clipwarden.api.routes import parse_id
@@ -17,30 +17,20 @@ from clipwarden.shared.codes import ProblemCode
 from clipwarden.shared.contracts import (
     Analysis,
     BranchResult,
-    Curve,
     DetectorOutcome,
     Evidence,
     ExhibitKind,
-    Look,
     OutcomeStatus,
-    Window,
 )
 from clipwarden.shared.errors import BlobGone, ProblemError
 from clipwarden.shared.evidence import evidence_key
+from clipwarden.shared.series import Series
 
 THRESHOLD: Final = 0.5
 
 Word = Literal["FAKE", "REAL"]
 
 router = APIRouter(tags=["seeds"])
-
-
-class Series(BaseModel):
-    """What is read of a `series` file."""
-
-    windows: tuple[Window, ...]
-    looks: tuple[Look, ...]
-    curves: tuple[Curve, ...]
 
 
 class TemporalMetrics(BaseModel):
@@ -156,8 +146,22 @@ def siglip_lstm(analysis_id: str, gateway: Services, caller: Reader) -> Sequence
 )
 def lipfd(analysis_id: str, gateway: Services, caller: Reader) -> WindowsView:
     """What the detector lipfd found, in its document's own shape; the mean over the windows decides."""
+    return _windows(gateway, caller, analysis_id, "lipfd")
+
+
+@router.get(
+    "/v1/analyses/{analysis_id}/views/lipfd-fixed",
+    response_model=WindowsView,
+    responses=errors(ProblemCode.NOT_FOUND),
+)
+def lipfd_fixed(analysis_id: str, gateway: Services, caller: Reader) -> WindowsView:
+    """What the detector lipfd_fixed found, in the shape of the LipFD document."""
+    return _windows(gateway, caller, analysis_id, "lipfd_fixed")
+
+
+def _windows(gateway: Gateway, caller: Caller, analysis_id: str, detector: str) -> WindowsView:
     analysis = gateway.analysis(caller, parse_id(analysis_id))
-    outcome, evidence, series = _found(gateway, analysis, "lipfd")
+    outcome, evidence, series = _found(gateway, analysis, detector)
     scores = [window.score for window in series.windows]
     return WindowsView(
         prediction=_word(evidence.score),

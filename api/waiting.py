@@ -6,10 +6,12 @@ An estimate, and null where it would be a guess: no stage of the kind ended in t
 import threading
 import time
 from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import ceil
 from typing import Final
+from uuid import UUID
 
 from clipwarden.api.progress import EARLY
 from clipwarden.shared.contracts import SETTLED, Analysis, Branch, Lane, Stage, StageRow, StageStatus
@@ -73,7 +75,7 @@ def outlook(analysis: Analysis, queued: Queued, now: datetime) -> Outlook:
     first = next((row for row in analysis.stages if row.stage in EARLY and row.status is StageStatus.OPEN), None)
     waits = first is not None and analysis.started_at is None
     return Outlook(
-        _ahead(analysis, first.stage, queued) + 1 if first and waits else None,
+        _position(analysis, first.stage, queued) if first and waits else None,
         _rounded(_left_s(analysis, rows, queued, now)),
     )
 
@@ -123,8 +125,28 @@ def _whole_s(analysis: Analysis, stage: Stage, pace: Pace, queued: Queued, mine:
     return (before / pace.workers + 1) * pace.median_s
 
 
+def _position(analysis: Analysis, stage: Stage, queued: Queued) -> int:
+    """The tenant's own analyses ahead are counted, those of others rounded up: how many they send is their affair."""
+    own = _before(analysis, stage, queued.own.get(analysis.tenant_id, {}))
+    return own + roughly(_ahead(analysis, stage, queued) - own) + 1
+
+
+def roughly(count: int) -> int:
+    """0, or the next of 10, 20, 50, 100, 200, 500 and so on."""
+    if not count:
+        return 0
+    power = int("1" + "0" * max(len(str(count)) - 1, 1))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= count)
+
+
 def _ahead(analysis: Analysis, stage: Stage, queued: Queued) -> int:
-    """Open rows of a stage that are taken before this analysis's: ids are in the order of submission."""
+    """Open rows of a stage that are taken before this analysis's."""
+    return _before(analysis, stage, queued.open)
+
+
+def _before(analysis: Analysis, stage: Stage, rows: Mapping[tuple[Stage, Lane], list[UUID]]) -> int:
+    """Rows that come before the analysis's, or the run's that it shares: ids are in the order of submission."""
+    run_id = analysis.leader_id or analysis.id
     lanes = (Lane.REALTIME,) if analysis.lane is Lane.REALTIME else (Lane.REALTIME, Lane.BULK)
-    listed = {lane: queued.open.get((stage, lane), []) for lane in lanes}
-    return sum(bisect_left(ids, analysis.id) if lane is analysis.lane else len(ids) for lane, ids in listed.items())
+    listed = {lane: rows.get((stage, lane), []) for lane in lanes}
+    return sum(bisect_left(ids, run_id) if lane is analysis.lane else len(ids) for lane, ids in listed.items())

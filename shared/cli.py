@@ -9,8 +9,9 @@ from clipwarden.shared.errors import ClipwardenError
 COMMANDS: dict[str, tuple[str, str]] = {
     "analyze": ("clipwarden.models.run:main", "examine files in this process, without services"),
     "probe": ("clipwarden.shared.media.listing:main", "say what files are and how they were made"),
-    "submit": ("clipwarden.api.commands:submit_main", "upload files to a gateway"),
+    "submit": ("clipwarden.api.submit_command:main", "have files examined by a gateway"),
     "status": ("clipwarden.api.commands:status_main", "read an analysis from a gateway"),
+    "report": ("clipwarden.shared.report.command:main", "write what was found as one HTML file, to print"),
     "up": ("clipwarden.shared.local.up:main", "run the whole system on this machine"),
     "demo": ("clipwarden.shared.local.demo:main", "run the system once on a sample clip, then stop it"),
     "models": ("clipwarden.models.commands:main", "list the detectors, install and check weights, export networks"),
@@ -35,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "clipwarden.workers.sweep:main",
         "re-send what was lost, end what is overdue, delete what is past its time",
     ),
+    "flower": ("clipwarden.workers.flower:main", "show operators what the workers do"),
     "db": ("clipwarden.shared.database:main", "create or upgrade the database schema"),
     "pipeline": (
         "clipwarden.workers.pipeline:main",

@@ -22,7 +22,7 @@ from clipwarden.shared.local.valkey import EmbeddedValkey
 from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import Store
 
-pytest_plugins = ["tests.media_fixtures", "tests.s3_fixtures"]
+pytest_plugins = ["tests.browsers", "tests.media_fixtures", "tests.s3_fixtures"]
 TEMPLATE = "clipwarden_template"
 
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])

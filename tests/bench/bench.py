@@ -21,12 +21,12 @@ from rich.table import Table
 
 from clipwarden.models.assess import load
 from clipwarden.models.run import part
-from tests.bench import audio_bench, fusion_bench, media_bench, runtime_bench, visual_bench
+from tests.bench import audio_bench, footprint, fusion_bench, gateway_bench, media_bench, runtime_bench, visual_bench
 from tests.bench.clips import CLIPS, TWO_HOURS, made
 from tests.bench.figures import FIGURES, Bench, Figure, cpu_s, figure
 
 OUT = Path("build/bench.json")
-MEASURED_ELSEWHERE = (media_bench, fusion_bench, audio_bench, runtime_bench, visual_bench)
+MEASURED_ELSEWHERE = (media_bench, fusion_bench, audio_bench, runtime_bench, visual_bench, footprint, gateway_bench)
 """Imported for the figures that they register."""
 
 

@@ -191,8 +191,10 @@ def main(path: Path, manifests: Sequence[Manifest]) -> None:
     """The process that is watched: a line of JSON for each bundle."""
     faces = FaceDetector()
     with Fence(MediaLimits()) as fence, tempfile.TemporaryDirectory(prefix="clipwarden-bench-") as folder:
+        blobs = LocalBlobs(Path(folder))
+        blobs.set_up("bench")
         for manifest in manifests:
-            wrote = bundled(read_clip(fence, path, manifest, faces), manifest, LocalBlobs(Path(folder)))
+            wrote = bundled(read_clip(fence, path, manifest, faces), manifest, blobs)
             print(json.dumps(asdict(wrote)), flush=True)
 
 

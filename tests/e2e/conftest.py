@@ -2,10 +2,11 @@
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from sqlalchemy import Engine, create_engine, text
 from clipwarden.api.client import Client
 from clipwarden.shared.blobs import LocalBlobs
 from clipwarden.shared.local.stack import Stack
+from clipwarden.shared.processes import PROCESSES, WATCHER
 from clipwarden.shared.settings import Settings
 from tests.listeners import Listener, listening
 
@@ -107,10 +109,49 @@ def world() -> Iterator[Listener]:
 
 
 @pytest.fixture(scope="session")
-def system(tmp_path_factory: pytest.TempPathFactory, world: Listener) -> Iterator[System]:
+def free_port() -> int:
+    """A port of nobody's, that callbacks may go to."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def collector() -> Iterator[Listener]:
+    """Where the system sends its traces."""
+    with listening() as listener:
+        yield listener
+
+
+@pytest.fixture(scope="session")
+def metrics_port() -> int:
+    """The first of as many free ports as there are processes, elsewhere for each process that tests."""
+    mine = 20 * (os.getpid() % 400)
+    for first in range(21_000 + mine, 31_000 + mine, 20):
+        with suppress(OSError), ExitStack() as taken:
+            for n in range(len(PROCESSES) + 1):
+                taken.enter_context(socket.create_server(("127.0.0.1", first + n)))
+            return first
+    pytest.fail("no free ports")
+
+
+@pytest.fixture(scope="session")
+def system(
+    tmp_path_factory: pytest.TempPathFactory, world: Listener, free_port: int, collector: Listener, metrics_port: int
+) -> Iterator[System]:
     state = tmp_path_factory.mktemp("state")
-    allowed = {"CLIPWARDEN_OUTBOUND_PRIVATE": "127.0.0.1/32", "CLIPWARDEN_OUTBOUND_PORTS": str(world.port)}
-    stack = Stack(state, Settings(state_dir=state, port=0), env={**QUICK_RECOVERY, **allowed})
+    ports = f"{world.port},{free_port}"
+    allowed = {"CLIPWARDEN_OUTBOUND_PRIVATE": "127.0.0.1/32", "CLIPWARDEN_OUTBOUND_PORTS": ports}
+    told = {
+        "CLIPWARDEN_METRICS_PORT": str(metrics_port),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_BSP_SCHEDULE_DELAY": "500",
+    }
+    stack = Stack(
+        state,
+        Settings(state_dir=state, port=0, flower_port=0),
+        env={**QUICK_RECOVERY, **allowed, **told},
+        table=(*PROCESSES, WATCHER),
+    )
     stack.start()
     try:
         stack.wait_ready(240)

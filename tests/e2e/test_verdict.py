@@ -19,10 +19,10 @@ def test_a_clip_with_face_and_speech_gets_a_fused_verdict(system: System, talkin
     assert {b: v["status"] for b, v in done["branches"].items()} == {
         "visual": "ok",
         "audio": "ok",
-        "lipsync": "skipped",
+        "lipsync": "ok",
         "clip": "skipped",
     }
-    assert {done["branches"][b]["code"] for b in ("lipsync", "clip")} == {"no_weights"}
+    assert done["branches"]["clip"]["code"] == "no_weights"
     verdict = done["verdict"]
     assert (verdict["coverage"], verdict["degraded"]) == (1.0, False)
     logit = verdict["baseline_logit"] + sum(c["log_odds"] for c in verdict["contributions"])
@@ -39,8 +39,8 @@ def test_the_work_was_done_by_separate_worker_processes(system: System, talking_
             "SELECT stage, worker FROM stages WHERE analysis_id = :id AND worker IS NOT NULL", id=analysis_id
         )
     }
-    assert workers.keys() == {"ingest", "visual", "audio"}
-    assert len(set(workers.values())) == 3
+    assert workers.keys() == {"ingest", "visual", "audio", "lipsync"}
+    assert len(set(workers.values())) == 4
 
 
 def test_the_seeds_routes_tell_the_same_story(system: System, talking_head: Path) -> None:

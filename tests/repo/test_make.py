@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-TARGETS = {"help", "demo", "up", "test", "test-long", "check", "bench"}
+TARGETS = {"help", "demo", "up", "test", "test-long", "drill", "check", "bench"}
 RECORDER = """
 import json, os, sys
 with open(os.environ["RECORD"], "a") as record:
@@ -44,7 +44,7 @@ def checkout(tmp_path: Path, bootstrap: ModuleType, monkeypatch: pytest.MonkeyPa
     programs = place / ".venv" / "bin"
     programs.mkdir(parents=True)
     (place / "recorder.py").write_text(RECORDER)
-    for name in ("clipwarden", "pytest", "python", "ruff", "mypy", "lint-imports"):
+    for name in ("clipwarden", "pytest", "python", "ruff", "mypy", "lint-imports", "deno"):
         (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" "{place}/recorder.py" "$0" "$@"\n')
         (programs / name).chmod(0o755)
     for name, value in {"ROOT": place, "VENV": place / ".venv", "LOCK": place / "requirements.lock"}.items():
@@ -97,7 +97,17 @@ def test_ci_runs_the_checks_and_the_tests(checkout):
     (checkout / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "run", checkout / ".ci" / "run")
     planned = make(checkout, "check", "test")
-    assert [call[0] for call in planned] == ["ruff", "ruff", "mypy", "lint-imports", "pytest"]
+    assert [call[0] for call in planned] == [
+        "ruff",
+        "ruff",
+        "mypy",
+        "lint-imports",
+        "deno",
+        "deno",
+        "deno",
+        "python",
+        "pytest",
+    ]
     assert "make check test" in (checkout / ".ci" / "run").read_text()
     assert os.access(checkout / ".ci" / "run", os.X_OK)
 

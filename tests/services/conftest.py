@@ -3,10 +3,10 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 import httpx
@@ -19,6 +19,8 @@ from clipwarden.shared.blobs import LocalBlobs
 from clipwarden.shared.contracts import Branch, DetectorState, Manifest, ManifestDetector
 from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import Store
+from tests import media
+from tests.desk import clip_of, examined
 
 PIPELINE = f"sha256:{'a' * 64}"
 MANIFEST = Manifest(
@@ -114,3 +116,29 @@ def clip_file(tmp_path: Path) -> Path:
 def submitted(gateway: httpx.Client, clip_file: Path) -> UUID:
     with clip_file.open("rb") as file:
         return UUID(gateway.post("/v1/analyses", files={"file": file}).raise_for_status().json()["id"])
+
+
+@pytest.fixture(scope="session")
+def playable(media_dir: Path) -> Path:
+    """Two seconds in codecs that every Chromium plays."""
+    return media.write_clip(media_dir / "playable.webm", media.faces(50, 160, 120), media.speech(2))
+
+
+@pytest.fixture
+def send(gateway: httpx.Client, playable: Path) -> Callable[..., UUID]:
+    """Sends a clip and returns its analysis."""
+
+    def send(name: str = "holiday.webm", content: bytes | None = None, **fields: Any) -> UUID:
+        file = (name, playable.read_bytes() if content is None else content)
+        reply = gateway.post("/v1/analyses", files={"file": file}, data={"reuse": "false", **fields})
+        return UUID(reply.raise_for_status().json()["id"])
+
+    return send
+
+
+@pytest.fixture
+def shown(store: Store, blobs: LocalBlobs, send: Callable[..., UUID]) -> UUID:
+    """An analysis with everything that the page can show."""
+    analysis_id = send()
+    examined(store, blobs, analysis_id, clip_of(2.0))
+    return analysis_id

@@ -89,12 +89,9 @@ def test_a_batch_is_counted_by_state_and_label_and_paged(
 def test_a_thousand_items_are_answered_at_once_and_sent_afterwards(
     gateway: httpx.Client, gateway_settings: Settings, store: Store
 ) -> None:
-    started = time.monotonic()
     reply = gateway.post("/v1/batches", json={"items": [address(n) for n in range(MOST_ITEMS)]})
-    elapsed_s = time.monotonic() - started
 
     assert (reply.status_code, reply.json()["accepted"]) == (202, MOST_ITEMS)
-    assert elapsed_s < 20
     ids = [UUID(item["id"]) for item in reply.json()["items"]]
     assert {due.analysis_id for due in store.due(everything=True)} == set(ids)
     with Redis.from_url(gateway_settings.redis_url) as redis:

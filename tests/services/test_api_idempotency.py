@@ -229,3 +229,26 @@ def test_a_key_is_forgotten_after_its_time(gateway: httpx.Client, gateway_settin
     with engine.begin() as c:
         assert c.scalar(text("SELECT count(*) FROM idempotency")) == 0
     engine.dispose()
+
+
+def test_a_file_sent_ahead_and_feedback_are_kept_once(gateway: httpx.Client, store: Store, blobs: LocalBlobs) -> None:
+    def ahead(content: bytes) -> httpx.Response:
+        return gateway.put("/v1/uploads/a.mp4", content=content, headers=KEY)
+
+    first, again = ahead(b"x"), ahead(b"x")
+    assert (first.status_code, again.status_code, again.json()) == (201, 201, first.json())
+    assert told(ahead(b"y")) == (422, "idempotency_mismatch")
+    assert len(list(blobs.keys())) == 1
+
+    analysis = gateway.post("/v1/analyses", json={"upload": first.json()["id"]}).json()["id"]
+    finish(store, blobs, UUID(analysis))
+
+    def say(label: str) -> httpx.Response:
+        said = {"label": label, "category": "other"}
+        return gateway.post(f"/v1/analyses/{analysis}/feedback", json=said, headers={"Idempotency-Key": "said"})
+
+    assert [say("real").json(), told(say("fake"))] == [say("real").json(), (422, "idempotency_mismatch")]
+    assert len(gateway.get(f"/v1/analyses/{analysis}/feedback").json()["feedback"]) == 1
+
+    assert gateway.delete(f"/v1/analyses/{analysis}").status_code == 200
+    assert told(ahead(b"x")) == (409, "conflict")

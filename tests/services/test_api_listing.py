@@ -180,3 +180,17 @@ def test_a_page_of_ten_thousand_is_read_without_reading_the_table(
     with engine.connect() as c:
         plan = "\n".join(str(row[0]) for row in c.exec_driver_sql(f"EXPLAIN {statement}", parameters))
     assert "Seq Scan on analyses" not in plan, plan
+
+
+def test_the_latest_feedback_is_told_and_what_nobody_reviewed_can_be_listed(
+    gateway: httpx.Client, engine: Engine, store: Store
+) -> None:
+    fill(engine, 3)
+    first, second, third = (UUID(each["id"]) for each in listed(gateway)["analyses"])
+    store.add_feedback(first, "real", "false_positive", None, None)
+    store.add_feedback(first, "fake", "confirmation", None, None)
+    store.add_feedback(third, "unknown", "other", None, None)
+
+    assert [each["feedback"] for each in listed(gateway)["analyses"]] == ["confirmation", None, "other"]
+    assert [each["id"] for each in listed(gateway, reviewed=False)["analyses"]] == [str(second)]
+    assert [each["id"] for each in listed(gateway, reviewed=True)["analyses"]] == [str(first), str(third)]

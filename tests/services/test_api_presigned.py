@@ -108,3 +108,15 @@ def test_a_copy_of_a_file_in_a_directory_is_its_own(gateway_settings: Settings, 
 
     assert blobs.read("uploads/b") == CLIP
     assert not list(tmp_path.glob("blobs/partial/*"))
+
+
+def test_a_file_announced_again_under_its_key_is_the_same(client: httpx.Client, blobs: BlobStore) -> None:
+    key = {"Idempotency-Key": "mine"}
+    first, again = (client.post("/v1/uploads", json=ANNOUNCED, headers=key) for _ in range(2))
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert first.json()["id"] == again.json()["id"]
+    assert told(client.post("/v1/uploads", json=ANNOUNCED | {"bytes": 1}, headers=key)) == (422, "idempotency_mismatch")
+
+    put(again, CLIP)
+    assert client.post(first.json()["links"]["complete"]).json()["bytes"] == len(CLIP)
+    assert told(client.post("/v1/uploads", json=ANNOUNCED, headers=key)) == (409, "conflict")

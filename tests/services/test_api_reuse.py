@@ -1,6 +1,5 @@
 """The content cache and the lanes as a client of the gateway sees them."""
 
-import time
 from pathlib import Path
 from select import select
 from typing import Any
@@ -17,7 +16,7 @@ from clipwarden.shared.queue import Queue, redis_keys
 from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import Store
 from clipwarden.shared.tables import CHANGES
-from tests.analyses import FACE, finish, ingest
+from tests.analyses import FACE, assess, finish, ingest, verdict
 
 
 def send(gateway: httpx.Client, path: Path, **fields: str) -> dict[str, Any]:
@@ -33,14 +32,11 @@ def test_a_file_sent_again_comes_back_done_and_is_kept_once(
     first = send(gateway, clip_file)
     finish(store, blobs, UUID(first["id"]))
     kept = set(blobs.keys())
-    started = time.perf_counter()
     again = send(gateway, clip_file, tag="again")
-    taken_s = time.perf_counter() - started
     assert (again["state"], again["from_cache"], again["percent"], again["tag"]) == ("done", True, 100, "again")
     assert again["id"] != first["id"]
     assert again["verdict"] == gateway.get(f"/v1/analyses/{first['id']}").json()["verdict"]
     assert set(blobs.keys()) == kept
-    assert taken_s < 5
     shown = again["branches"]["visual"]["detectors"][0]["evidence"]
     assert FACE in {gateway.get(each["href"]).content for each in shown}
     assert gateway.get(again["links"]["media"]).content == clip_file.read_bytes()
@@ -72,7 +68,18 @@ def test_a_duplicate_shows_and_is_told_the_progress_of_the_run_it_shares(
     assert {UUID(notice.payload) for notice in link.notifies} == {first, second}
     link.close()
     shown = gateway.get(f"/v1/analyses/{second}").json()
-    assert (shown["state"], shown["stage"]) == ("running", "assess")
+    assert (shown["state"], shown["stage"], shown["follows"]) == ("running", "assess", str(first))
+    for state, count in (("running", 2), ("queued", 0), (None, 2)):
+        page = gateway.get("/v1/analyses", params={"state": state} if state else {}).json()["analyses"]
+        assert [(each["state"], each["follows"]) for each in page] == [("running", str(first)), ("running", None)][
+            :count
+        ]
+    assess(store, blobs, first)
+    assert store.fuse(first, lambda *_: verdict())
+    shown = gateway.get(f"/v1/analyses/{second}").json()
+    assert (shown["state"], shown["follows"], shown["from_cache"]) == ("done", None, True)
+    assert shown["branches"]["visual"]["reused"]
+    assert not gateway.get(f"/v1/analyses/{first}").json()["branches"]["visual"]["reused"]
 
 
 @pytest.mark.parametrize(("fields", "place"), [({}, 0), ({"lane": "bulk"}, 1)], ids=["default", "bulk"])

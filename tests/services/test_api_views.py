@@ -7,7 +7,6 @@ import httpx
 import numpy as np
 import pytest
 
-from clipwarden.models.exhibits import Series
 from clipwarden.models.lipsync.lipfd_windows import LipFdScores
 from clipwarden.models.visual.siglip_lstm import SequenceScores, Version
 from clipwarden.shared.blobs import LocalBlobs
@@ -24,6 +23,7 @@ from clipwarden.shared.contracts import (
     Stage,
 )
 from clipwarden.shared.evidence import write_evidence
+from clipwarden.shared.series import Series
 from clipwarden.shared.store import Store
 from tests.analyses import PROBE, claim, finish, ingest
 
@@ -81,16 +81,19 @@ def test_siglip_lstm_reads_as_its_document(
     assert same(told, scores.as_seed_json(PROBE.duration_s)), told
 
 
-def test_lipfd_reads_as_its_document(gateway: httpx.Client, store: Store, blobs: LocalBlobs, submitted: UUID) -> None:
+@pytest.mark.parametrize(("detector", "view"), [("lipfd", "lipfd"), ("lipfd_fixed", "lipfd-fixed")])
+def test_lipfd_reads_as_its_document(
+    gateway: httpx.Client, store: Store, blobs: LocalBlobs, submitted: UUID, detector: str, view: str
+) -> None:
     scores = LipFdScores(SCORES[:10], tuple((k / 5, k / 5 + 0.16) for k in range(10)))
-    settle(store, blobs, submitted, Branch.LIPSYNC, "lipfd", scores.evidence("lipfd_prob_fake"))
+    settle(store, blobs, submitted, Branch.LIPSYNC, detector, scores.evidence(f"{detector}_prob_fake"))
 
-    told = gateway.get(f"/v1/analyses/{submitted}/views/lipfd").raise_for_status().json()
+    told = gateway.get(f"/v1/analyses/{submitted}/views/{view}").raise_for_status().json()
 
     assert same(told, scores.as_seed_json(1.5)), told
 
 
-@pytest.mark.parametrize("view", ["siglip-lstm", "lipfd"])
+@pytest.mark.parametrize("view", ["siglip-lstm", "lipfd", "lipfd-fixed"])
 def test_a_detector_that_did_not_run_has_no_view(
     gateway: httpx.Client, store: Store, blobs: LocalBlobs, submitted: UUID, view: str
 ) -> None:

@@ -29,10 +29,13 @@ def manifest() -> Manifest:
     return local_manifest()
 
 
+QUEUES = (Queue.INGEST, Queue.VISUAL, Queue.AUDIO, Queue.LIPSYNC, Queue.FUSION)
+
+
 @pytest.fixture
 def workers(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[Queue, WorkerProcess]]:
     """A process of each pool that has detectors here, without the queue between them."""
-    started = {q: WorkerProcess(settings, q) for q in (Queue.INGEST, Queue.VISUAL, Queue.AUDIO, Queue.FUSION)}
+    started = {q: WorkerProcess(settings, q) for q in QUEUES}
     for process in started.values():
         process.warm()
     with celery_app(settings) as app:
@@ -106,7 +109,7 @@ def test_when_one_model_changed_only_its_branch_runs(
 ) -> None:
     first_id = store.submit(new)
     opened = ingested(workers, first_id)
-    assert opened == [Branch.VISUAL, Branch.AUDIO]
+    assert opened == [Branch.VISUAL, Branch.AUDIO, Branch.LIPSYNC]
     first = finished(workers, first_id, opened)
     newer = [d.model_copy(update={"version": "next"}) if d.name == "cqcc_cnn" else d for d in manifest.detectors]
     store.publish(NEXT, manifest.model_copy(update={"detectors": tuple(newer)}))

@@ -48,6 +48,8 @@ CALLS: list[tuple[str, str, Call, int]] = [
     ("/v1/analyses/{analysis_id}/media", "get", lambda c, i: c.get(f"/v1/analyses/{i}/media"), 200),
     ("/v1/analyses/{analysis_id}/media", "get", lambda c, i: part_of(c, i, "0-9"), 206),
     ("/v1/analyses/{analysis_id}/media", "get", lambda c, i: part_of(c, i, "9999999-"), 416),
+    (f"{ONE}/report", "get", lambda c, i: c.get(f"/v1/analyses/{i}/report"), 409),
+    (f"{ONE}/report", "get", lambda c, _: c.get(f"/v1/analyses/{uuid4()}/report"), 404),
     (SHOWN, "get", lambda c, i: c.get(f"/v1/analyses/{i}/evidence/visual/forensic_mlp/face-0.jpg"), 404),
     ("/v1/analyses/{analysis_id}/events", "get", lambda c, _: c.get(f"/v1/analyses/{uuid4()}/events"), 404),
     ("/v1/webhooks/deliveries", "get", lambda c, _: c.get("/v1/webhooks/deliveries?status=open&limit=1"), 200),
@@ -67,6 +69,7 @@ CALLS: list[tuple[str, str, Call, int]] = [
     (ONE, "delete", lambda c, _: c.delete(f"/v1/analyses/{uuid4()}"), 404),
     (f"{ONE}/views/siglip-lstm", "get", lambda c, i: c.get(f"/v1/analyses/{i}/views/siglip-lstm"), 404),
     (f"{ONE}/views/lipfd", "get", lambda c, i: c.get(f"/v1/analyses/{i}/views/lipfd"), 404),
+    (f"{ONE}/views/lipfd-fixed", "get", lambda c, i: c.get(f"/v1/analyses/{i}/views/lipfd-fixed"), 404),
     ("/v1/uploads/{filename}", "put", lambda c, _: c.put("/v1/uploads/a.mp4", content=b"x"), 201),
     ("/v1/uploads/{filename}", "put", lambda c, _: c.put("/v1/uploads/a.mp4"), 422),
     (

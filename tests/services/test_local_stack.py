@@ -18,7 +18,7 @@ from clipwarden.shared.errors import ConfigError, Unavailable
 from clipwarden.shared.local.child import started_at, until
 from clipwarden.shared.local.stack import Stack, command_line, consumed_queues, gateway_ready
 from clipwarden.shared.local.valkey import EmbeddedValkey
-from clipwarden.shared.processes import PROCESSES
+from clipwarden.shared.processes import PROCESSES, WATCHER
 from clipwarden.shared.queue import Queue
 from clipwarden.shared.settings import Settings
 
@@ -78,11 +78,11 @@ def test_the_whole_system_comes_back_from_kills_and_goes_on_a_signal(tmp_path):
             assert answer.status == 200
         at_rest = json.loads((state / "ready.json").read_text())
         assert at_rest == {
-            **{key: ready[key] for key in ("api", "redis", "database", "state")},
+            **{key: ready[key] for key in ("api", "flower", "redis", "database", "state")},
             "pid": ready["process"].pid,
         }
         before = recorded(state)
-        assert set(before) == {process.name for process in PROCESSES} | {"postgres", "valkey"}
+        assert set(before) == {process.name for process in (*PROCESSES, WATCHER)} | {"postgres", "valkey"}
 
         refused = subprocess.run(
             [*command_line(), "up", "--state", str(state)], capture_output=True, text=True, check=False

@@ -138,10 +138,10 @@ def test_a_clip_that_the_gate_clears_is_spared_the_rest_and_called_real(
     assert bundle.gated
     assert bundle.branches == (Branch.VISUAL,)
     assert here.result(analysis_id, Stage.CLIP).code == SkipCode.GATED
-    assert here.result(analysis_id, Stage.LIPSYNC).code == SkipCode.NO_WEIGHTS
+    assert here.result(analysis_id, Stage.LIPSYNC).code == SkipCode.NO_AUDIO
     result = here.look(analysis_id)
     codes = {d.name: d.code for d in result.detectors}
-    assert codes == {GATE: None, "forensic_mlp": SkipCode.GATED}
+    assert codes == {GATE: None, "forensic_mlp": SkipCode.GATED, "frame_stats": SkipCode.GATED}
     assert {name.rpartition("/")[2] for name in here.shown(result)} >= {"series.json", "face-0.jpg", "heatmap-0.png"}
     assert fuse_analysis(store, here.blobs, here.fusion, analysis_id)
     verdict = here.analysis(analysis_id).verdict
@@ -171,7 +171,8 @@ def test_the_first_look_is_taken_over_and_everything_runs_where_nothing_may_be_s
     assert Branch.CLIP in bundle.branches
     (found,) = bundle.found
     result = here.look(analysis_id)
-    assert {d.name: d.status for d in result.detectors} == dict.fromkeys((GATE, "forensic_mlp"), OutcomeStatus.OK)
+    seeing = (GATE, "forensic_mlp", "frame_stats")
+    assert {d.name: d.status for d in result.detectors} == dict.fromkeys(seeing, OutcomeStatus.OK)
     (taken,) = (d for d in result.detectors if d.name == GATE)
     assert found.evidence
     assert taken.evidence
@@ -189,13 +190,13 @@ def test_without_a_gate_ingest_looks_at_nothing_and_the_row_names_what_can_be_se
     assert read_manifest(here.blobs, analysis_id).found == ()
     result = here.look(analysis_id)
     files = here.shown(result)
-    evidence = result.detectors[0].evidence
-    assert evidence
+    assert {d.name for d in result.detectors} == {"forensic_mlp", "frame_stats"}
     assert {name: len(content) for name, content in files.items()} == {
-        f"forensic_mlp/{e.name}": e.size_bytes for e in evidence.exhibits
+        f"{d.name}/{e.name}": e.size_bytes for d in result.detectors if d.evidence for e in d.evidence.exhibits
     }
-    assert {e.kind for e in evidence.exhibits} == {"series", "face", "residual"}
-    assert evidence.looks == ()
+    found = [d.evidence for d in result.detectors if d.evidence]
+    assert {e.kind for evidence in found for e in evidence.exhibits} == {"series", "face", "residual"}
+    assert all(evidence.looks == () for evidence in found)
     assert _row_bytes(settings, analysis_id) < ROW_LIMIT
 
 

@@ -50,7 +50,8 @@ def queued(
     leased: dict[Stage, int] | None = None,
     paces: dict[Stage, Pace] | None = None,
 ) -> Queued:
-    return Queued(waiting or {}, leased or {}, PACES if paces is None else paces)
+    """All of it the tenant's own."""
+    return Queued(waiting or {}, leased or {}, PACES if paces is None else paces, {UUID(int=0): waiting or {}})
 
 
 REAL, BULK = Lane.REALTIME, Lane.BULK
@@ -66,6 +67,21 @@ def test_who_came_before_is_ahead_and_who_came_after_is_not() -> None:
     seen = outlook(QUEUED, queued(waiting), NOW)
     assert seen.position == 7
     assert seen.eta_s == max(7 * 2 + 10, (6 / 2 + 1) * 10)
+
+
+def test_of_what_others_wait_for_only_the_order_of_magnitude_is_told() -> None:
+    own = {(Stage.INGEST, REAL): BEFORE[:2]}
+    for others, told in ((0, 0), (1, 10), (10, 10), (11, 20), (21, 50), (99, 100), (101, 200), (5001, 10_000)):
+        ahead = [*BEFORE[:2], *(UUID(int=i) for i in range(10, 10 + min(others, 900)))]
+        ahead += [UUID(int=500)] * (others - 900)
+        seen = Queued({(Stage.INGEST, REAL): sorted(ahead)}, {}, PACES, {UUID(int=0): own})
+        assert outlook(QUEUED, seen, NOW).position == 2 + told + 1
+
+
+def test_who_shares_a_run_waits_as_long_as_that() -> None:
+    waiting = {(Stage.INGEST, REAL): [*BEFORE[:2], *AFTER]}
+    follower = QUEUED.model_copy(update={"id": UUID(int=3000), "leader_id": ME})
+    assert outlook(follower, queued(waiting), NOW) == outlook(QUEUED, queued(waiting), NOW)
 
 
 def test_bulk_waits_for_all_that_is_urgent_and_is_in_nobodys_way() -> None:

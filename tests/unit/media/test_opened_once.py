@@ -22,6 +22,7 @@ def test_branches_judge_the_bundle_after_the_file_is_gone(tmp_path: Path) -> Non
     path = media.write_clip(tmp_path / "upload.mp4", media.faces(50), media.speech(2))
     faces, manifest = FaceDetector(), local_manifest()
     blobs, analysis_id = LocalBlobs(tmp_path / "blobs"), new_id()
+    blobs.set_up("one")
     with Fence(MediaLimits()) as fence:
         read = read_clip(fence, path, manifest, faces)
     clips = {branch: part(read.clip, manifest.ready(branch)) for branch in Branch if branch not in read.skipped}
