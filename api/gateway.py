@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,16 +17,15 @@ from clipwarden.api.access import Caller
 from clipwarden.api.links import Signer
 from clipwarden.api.schemas import AnalysisView
 from clipwarden.api.waiting import Waiting
-from clipwarden.shared import queue
 from clipwarden.shared.blobs import BlobStore, open_blobs
 from clipwarden.shared.codes import ProblemCode
 from clipwarden.shared.contracts import Analysis, AnalysisState, Lane, Manifest, Stage, StageStatus
 from clipwarden.shared.errors import ClipwardenError, ProblemError, Unavailable
+from clipwarden.shared.handing import drop_copy, hand_on
 from clipwarden.shared.logs import log_context, logger
 from clipwarden.shared.queue import Task
 from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import KeyClaim, NewAnalysis, Store
-from clipwarden.shared.telling import tell
 from clipwarden.shared.tracing import span
 
 CHECK_S = 3.0
@@ -56,6 +54,7 @@ class Gateway:
         settings.need("database_url", "redis_url")
         store = Store(settings.database_url, POOL_SIZE)
         try:
+            store.check_schema()
             blobs = open_blobs(settings)
             blobs.check(store.store_id())
             return cls(settings, store, blobs, Signer(store.link_secret(), settings.link_lifetime_s), Waiting(store))
@@ -103,7 +102,8 @@ class Gateway:
         except ClipwardenError as error:  # taken is taken: an error now would only make the client send it again
             log.warning("taken but not read back", analysis_id=str(analysis_id), reason=str(error))
             return _as_submitted(analysis_id, new)
-        self._drop_copy(new, taken)
+        if new.upload_key and taken.upload_key not in {None, new.upload_key}:
+            drop_copy(self.store, self.blobs, new.upload_key)
         return taken
 
     def analysis(self, caller: Caller, analysis_id: UUID) -> Analysis:
@@ -160,28 +160,9 @@ class Gateway:
         return dict(zip(checks, answers, strict=True))
 
     def _send(self, analysis_id: UUID, lane: Lane, fresh: Analysis | None = None) -> bool:
-        """Send what a fresh analysis begins with, False if that did not go through; or tell how it ended at once.
-
-        The store is asked what that is, unless the analysis is known as it was opened and runs by itself.
-        """
+        """Hand an analysis on; the store is spared a question if it is known as it was opened."""
         with log_context(analysis_id=str(analysis_id)), span("send", analysis_id):
-            try:
-                if task := (fresh and _first_task(fresh)) or self.store.next_task(analysis_id):
-                    queue.send(self.settings, task, analysis_id, lane)
-                    self.store.mark_sent(analysis_id, [Stage.FETCH, Stage.INGEST], self.settings.resend_after_s)
-                else:
-                    tell(self.settings, self.store, analysis_id)
-            except Unavailable as error:
-                log.warning("not sent, left to the sweeper", reason=str(error))
-                return False
-        return True
-
-    def _drop_copy(self, new: NewAnalysis, taken: Analysis) -> None:
-        """Delete the file that came with an analysis, if that names one of the same bytes that was there already."""
-        if new.upload_key and taken.upload_key not in {None, new.upload_key}:
-            with suppress(Unavailable):  # then the sweeper finds it
-                for key in self.store.unknown_uploads([new.upload_key]):
-                    self.blobs.delete(key)
+            return hand_on(self.settings, self.store, analysis_id, lane, _first_task(fresh) if fresh else None)
 
 
 def _first_task(fresh: Analysis) -> Task | None:

@@ -14,7 +14,8 @@ from clipwarden.shared.errors import ConfigError, Unavailable
 from clipwarden.shared.ids import new_id
 from clipwarden.shared.settings import Settings, load_settings
 from clipwarden.shared.store import Store
-from clipwarden.shared.store.intake import check_schema
+from clipwarden.shared.store.connection import driver_url
+from clipwarden.shared.store.intake import check_revision
 from clipwarden.shared.tables import SCHEMA
 
 MIGRATION_LOCK = 727462
@@ -24,16 +25,13 @@ def upgrade_schema(database_url: str) -> None:
     """Bring the schema to this version; two at once wait for each other. Raises Unavailable or ConfigError."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
-    engine = create_engine(
-        database_url.replace("postgresql://", "postgresql+psycopg2://", 1),
-        connect_args={"connect_timeout": 5},
-    )
+    engine = create_engine(driver_url(database_url), connect_args={"connect_timeout": 5})
     try:
         with engine.begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
             found = MigrationContext.configure(connection).get_current_revision()
             if found is not None and found > SCHEMA:
-                check_schema(found)
+                check_revision(found)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except ConfigError:
@@ -51,6 +49,7 @@ def tie_blob_store(store: Store, blobs: BlobStore, new_blob_store: bool = False)
     A database that knows a store refuses an empty one, which may be a volume that was not mounted or a wrong prefix,
     unless `new_blob_store` says that it is meant.
     """
+    store.check_schema()
     known, found = store.store_id(), blobs.store_id()
     if known is not None and found is None and not new_blob_store:
         raise ConfigError(

@@ -19,7 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 metadata = MetaData()
-SCHEMA = "0004"
+SCHEMA = "0002"
 """The last migration; a process starts on no other schema."""
 NOW = text("clock_timestamp()")
 DEFAULT_TENANT = UUID(int=0)
@@ -218,7 +218,6 @@ deliveries = Table(
     Column("url", Text, nullable=False),
     Column("status", Text, nullable=False, server_default=text("'open'")),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
-    Column("sends", Integer, nullable=False, server_default=text("0")),
     Column("not_before", DateTime(timezone=True), nullable=False, server_default=NOW),
     Column("lease_token", Uuid),
     Column("lease_until", DateTime(timezone=True)),

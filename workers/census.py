@@ -40,7 +40,6 @@ class Counting:
 
     def _show_queues(self) -> None:
         """Of a Redis that does not answer, nothing is shown rather than what was."""
-        metrics.QUEUE_MESSAGES.clear()
         try:
             lengths = {
                 (queue, lane): int(self._redis.llen(key))
@@ -49,7 +48,8 @@ class Counting:
             }
         except (RedisError, OSError) as error:
             log.warning("Redis does not answer, queues not counted", reason=str(error))
-            return
+            lengths = {}
+        metrics.QUEUE_MESSAGES.clear()
         for (queue, lane), length in lengths.items():
             metrics.QUEUE_MESSAGES.labels(queue, lane).set(length)
 

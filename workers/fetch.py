@@ -8,11 +8,11 @@ from billiard.exceptions import SoftTimeLimitExceeded
 
 from clipwarden.shared.addresses import AddressRefused, Rules
 from clipwarden.shared.codes import SENTENCES, RejectCode
-from clipwarden.shared.errors import MediaError, Unavailable
+from clipwarden.shared.errors import MediaError
+from clipwarden.shared.handing import drop_copy, hand_on
 from clipwarden.shared.logs import logger
 from clipwarden.shared.names import safe_name
 from clipwarden.shared.outbound import NoAnswer, Outbound, Reply, ReplyTooLarge
-from clipwarden.shared.queue import Task, send
 from clipwarden.shared.store import Fetched, Granted
 from clipwarden.shared.telling import tell
 from clipwarden.workers.process import WorkerProcess
@@ -106,7 +106,5 @@ def _hand_over(process: WorkerProcess, analysis_id: UUID, granted: Granted, foun
         process.blobs.delete(found.upload_key)
         return
     log.info("fetched", size_bytes=found.size_bytes)
-    try:
-        send(process.settings, Task.INGEST, analysis_id, granted.lane)
-    except Unavailable as error:
-        log.warning("not sent, left to the sweeper", reason=str(error))
+    drop_copy(process.store, process.blobs, found.upload_key)
+    hand_on(process.settings, process.store, analysis_id, granted.lane)

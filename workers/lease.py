@@ -13,10 +13,10 @@ from clipwarden.shared.contracts import Stage
 from clipwarden.shared.errors import ConfigError, ElsewherePlease, Unavailable, WorkerFault
 from clipwarden.shared.logs import log_context, logger
 from clipwarden.shared.store import Busy, Granted, Settled, Store
+from clipwarden.workers.faults import RETRY_AFTER_FAULT_S, leave
 from clipwarden.workers.process import WorkerProcess
 from clipwarden.workers.telemetry import told
 
-RETRY_AFTER_FAULT_S = 5.0
 log = logger(__name__)
 
 
@@ -94,7 +94,7 @@ def with_lease(
             ):
                 do(granted)
         except (WorkerFault, ConfigError) as fault:
-            process.leave(fault)
+            leave(fault)
         except (Unavailable, ElsewherePlease) as error:
             log.warning("stage handed back", reason=str(error))
             _hand_back(process.store, analysis_id, stage, granted.token)

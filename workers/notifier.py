@@ -20,9 +20,8 @@ from clipwarden.shared.queue import Queue, Task, celery_config
 from clipwarden.shared.settings import load_settings
 from clipwarden.shared.store import Store
 from clipwarden.shared.tracing import start_tracing, stop_tracing
+from clipwarden.workers.faults import RETRY_AFTER_FAULT_S, start_or_leave
 from clipwarden.workers.notify import Notifier
-
-RETRY_AFTER_FAULT_S = 5.0
 
 settings = load_settings()
 app = Celery("clipwarden")
@@ -44,11 +43,16 @@ def _configure_logs(**_: Any) -> None:
 
 
 @worker_process_init.connect
-def _start(**_: Any) -> None:
+def _warm_up(**_: Any) -> None:
     configure_logging(f"worker-{Queue.NOTIFY}", settings.log_level)
     join_pool_logs()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    start_or_leave(_start, settings.worker_start_timeout_s / 2)
+
+
+def _start() -> None:
     start_tracing(f"worker-{Queue.NOTIFY}")
+    here().store.check_schema()
     say_ready()
 
 

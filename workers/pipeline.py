@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
     name = pipeline_id(manifest)
     store = Store(settings.database_url, pool_size=1)
     try:
-        store.store_id()  # refuses another version's schema
+        store.check_schema()
         store.publish(name, manifest)
     finally:
         store.close()

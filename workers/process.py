@@ -1,12 +1,9 @@
 """What one worker process holds: settings, the store, the blob store, and its pool's models, loaded once."""
 
 import os
-import signal
 import socket
-import time
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NoReturn
 
 from pydantic import ValidationError
 
@@ -18,7 +15,6 @@ from clipwarden.models.pipeline import local_detector, local_detectors
 from clipwarden.models.weights import bring
 from clipwarden.shared.blobs import BlobStore, open_blobs
 from clipwarden.shared.contracts import Branch, BranchResult, OutcomeStatus
-from clipwarden.shared.errors import ClipwardenError
 from clipwarden.shared.exposing import say_ready
 from clipwarden.shared.logs import logger
 from clipwarden.shared.media.fence import Fence
@@ -27,7 +23,6 @@ from clipwarden.shared.queue import Queue
 from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import Store
 
-FAULT_EXIT = 70
 FAILURES_IN_A_ROW = 3
 log = logger(__name__)
 
@@ -77,7 +72,8 @@ class WorkerProcess:
         return read_bundle(bundle_path())
 
     def warm(self) -> None:
-        """Check the blob store, load what the queue's tasks need. Raises WorkerFault, ConfigError or Unavailable."""
+        """Check schema and blobs, load what the queue's tasks need. Raises WorkerFault, ConfigError or Unavailable."""
+        self.store.check_schema()
         self.blobs.check(self.store.store_id())
         bring(self.settings.weights)
         if self.queue is Queue.INGEST:
@@ -123,13 +119,3 @@ class WorkerProcess:
         from clipwarden.models.selftest import self_test
 
         self_test(Branch(self.queue), self.detectors)
-
-    def leave(self, reason: ClipwardenError) -> NoReturn:
-        """End this worker, pool child and parent: it is this worker's fault, so another must do the work.
-
-        Nothing is recorded; the lease of the running stage runs out and the stage is tried elsewhere.
-        """
-        log.critical("worker leaves", reason=str(reason), code=reason.code)
-        os.kill(os.getppid(), signal.SIGTERM)
-        time.sleep(0.5)  # lets the parent stop consuming before it notices a lost child and starts another
-        os._exit(FAULT_EXIT)

@@ -40,6 +40,7 @@ from clipwarden.shared.store import Store
 from clipwarden.shared.tracing import start_tracing, stop_tracing
 from clipwarden.workers.census import Counting
 from clipwarden.workers.fusing import fuse_analysis
+from clipwarden.workers.overdue import end_overdue
 from clipwarden.workers.retention import Caretaker
 
 UNFUSED_AGE_S = 2.0
@@ -63,6 +64,7 @@ class Sweeper:
         self._redis = Redis.from_url(settings.redis_url, socket_timeout=3, socket_connect_timeout=3)
         self._celery = Celery("clipwarden-sweeper", set_as_current=False)
         self._celery.conf.update(celery_config(settings))
+        self._store.check_schema()
         self._blobs.check(self._store.store_id())
         self._caretaker = Caretaker(settings, self._store, self._blobs, dry_run=dry_run)
 
@@ -71,28 +73,13 @@ class Sweeper:
         done: Counter[str] = Counter()
         with nullcontext(True) if self._dry_run else self._store.sweeping() as mine:
             if mine:
-                self._end_overdue(done)
+                done.update(ended.code.value for ended in end_overdue(self._settings, self._store))
                 done["released"] += self._store.release_stranded()
                 self._fuse_forgotten(done)
                 self._resend(done)
                 self._resend_deliveries(done)
-                self._caretaker.turn(done)
+                self._clean_up(done)
         return done
-
-    def _end_overdue(self, done: Counter[str]) -> None:
-        s = self._settings
-        for ended in self._store.end_overdue(
-            s.ingest_soft_limit_s, s.assess_soft_limit_s, s.lease_s, s.heartbeat_s, s.max_attempts
-        ):
-            done[ended.code.value] += 1
-            log.warning(
-                "ended",
-                analysis_id=str(ended.analysis_id),
-                stage=ended.stage or "fuse",
-                code=ended.code,
-                attempts=ended.attempts,
-                last_worker=ended.worker,
-            )
 
     def _fuse_forgotten(self, done: Counter[str]) -> None:
         unfused = self._store.unfused(UNFUSED_AGE_S)
@@ -136,9 +123,15 @@ class Sweeper:
             for delivery_id in due if not self._dry_run else ():
                 self._celery.send_task(Task.NOTIFY.value, args=[str(delivery_id)], ignore_result=True)
             done["callbacks_sent"] += len(due)
-            self._store.mark_deliveries_sent(due)
         except (RedisError, KombuError, CeleryError, OSError) as error:
             log.warning("Redis does not answer, no callback sent", reason=str(error))
+
+    def _clean_up(self, done: Counter[str]) -> None:
+        """Delete what is past its time. What else was done counts, though the blob store be away."""
+        try:
+            self._caretaker.turn(done)
+        except Unavailable as error:
+            log.warning("the rest is not deleted", reason=str(error))
 
     def _crowded(self) -> set[Stage]:
         """Stages whose queue holds at least as many messages as there are open rows: none of those was lost."""

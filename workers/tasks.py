@@ -13,10 +13,12 @@ from clipwarden.shared.telling import tell
 from clipwarden.shared.tracing import span
 from clipwarden.workers.app import app, here
 from clipwarden.workers.branch import assess_branch
+from clipwarden.workers.faults import RETRY_AFTER_FAULT_S, leave
 from clipwarden.workers.fetch import fetch
 from clipwarden.workers.fusing import fuse_analysis
 from clipwarden.workers.ingest import ingest
-from clipwarden.workers.lease import RETRY_AFTER_FAULT_S, with_lease
+from clipwarden.workers.lease import with_lease
+from clipwarden.workers.overdue import end_overdue
 
 LONGEST_RETRY_S = 300.0
 
@@ -58,7 +60,7 @@ def run_fuse(self: CeleryTask, analysis_id: str) -> None:
             if fuse_analysis(process.store, process.blobs, process.fusion, UUID(analysis_id)):
                 tell(process.settings, process.store, UUID(analysis_id))
         except WorkerFault as fault:
-            process.leave(fault)
+            leave(fault)
         except (Unavailable, ElsewherePlease) as error:
             patience_s = min(RETRY_AFTER_FAULT_S * 2**self.request.retries, LONGEST_RETRY_S)
             raise self.retry(exc=error, countdown=patience_s) from error
@@ -67,12 +69,9 @@ def run_fuse(self: CeleryTask, analysis_id: str) -> None:
 @app.task(name=Task.SETTLE.value, bind=True, max_retries=None, ignore_result=True)
 def run_settle(self: CeleryTask, analysis_id: str) -> None:
     """The chord's errback: settle what is overdue, then fuse. What is still leased, the sweeper settles later."""
-    s = here().settings
     with log_context(analysis_id=analysis_id, stage="settle"):
         try:
-            here().store.end_overdue(
-                s.ingest_soft_limit_s, s.assess_soft_limit_s, s.lease_s, s.heartbeat_s, s.max_attempts
-            )
+            end_overdue(here().settings, here().store)
         except Unavailable as error:
             raise self.retry(exc=error, countdown=RETRY_AFTER_FAULT_S) from error
     run_fuse.apply_async((analysis_id,), priority=self.request.delivery_info.get("priority") or 0)

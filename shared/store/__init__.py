@@ -5,7 +5,7 @@ counts only while it holds the token. Times are the database's own clock.
 """
 
 from clipwarden.shared.store.access import Access, Key, NewKey
-from clipwarden.shared.store.acting import Acting, Doomed, Feedback
+from clipwarden.shared.store.acting import Acting, Doomed, Feedback, Remove
 from clipwarden.shared.store.batches import Batches, BatchItem, KeptBatch, NewBatch, Refused
 from clipwarden.shared.store.census import Census, Ended, EndedAnalysis, SettledStage, Waiting
 from clipwarden.shared.store.deliveries import Attempt, Deliveries, Delivery, Event, Secret, WantedDeliveries
@@ -14,7 +14,7 @@ from clipwarden.shared.store.history import Decided, History
 from clipwarden.shared.store.idempotency import Idempotency, KeyClaim
 from clipwarden.shared.store.intake import Intake
 from clipwarden.shared.store.reading import Listed, Pace, Queued, Reading, Wanted
-from clipwarden.shared.store.retention import Remove, Retention
+from clipwarden.shared.store.retention import Retention
 from clipwarden.shared.store.reuse import Earlier, Reuse
 from clipwarden.shared.store.rows import Busy, Claim, DueStage, Granted, NewAnalysis, Settled
 from clipwarden.shared.store.upkeep import Overdue, Upkeep

@@ -27,6 +27,10 @@ class Doomed:
     folders: tuple[str, ...]
 
 
+Remove = Callable[[Doomed], None]
+"""Deletes from the blob store what nothing else refers to."""
+
+
 @dataclass(frozen=True, slots=True)
 class Feedback:
     """What somebody says of an analysis."""
@@ -53,7 +57,7 @@ class Acting(Database):
             _cancel(c, analysis_id)
         return True
 
-    def delete(self, analysis_id: UUID, tenant_id: UUID, remove: Callable[[Doomed], None]) -> bool:
+    def delete(self, analysis_id: UUID, tenant_id: UUID, remove: Remove) -> bool:
         """Forget an analysis but for a tombstone; a running one is cancelled first. False if it is not this tenant's.
 
         `remove` deletes what nothing else refers to. If it raises, nothing is forgotten, so that it can be done again.

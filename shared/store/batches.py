@@ -69,8 +69,8 @@ class Batches(Database):
         batch_id = new_id()
         opening = [item for item in new.items if isinstance(item, NewAnalysis)]
         with self._transaction() as c:
-            hold_uploads(c, new.upload_ids)
             lock_contents(c, [(item.tenant_id, item.sha256) for item in opening])
+            hold_uploads(c, new.upload_ids)
             c.execute(
                 text("INSERT INTO batches (id, tenant_id, tag, items) VALUES (:id, :tenant, :tag, '[]')"),
                 {"id": batch_id, "tenant": new.tenant_id, "tag": new.tag},

@@ -14,6 +14,11 @@ NOTICE_SILENCE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_c
 """So that a server that vanished without a word is an error within half a minute, not a hang."""
 
 
+def driver_url(database_url: str) -> str:
+    """The URL as SQLAlchemy wants it, which names the driver too."""
+    return database_url.replace("postgresql://", "postgresql+psycopg2://", 1)
+
+
 class Database:
     """A pool of connections. `pool_size` is 1 in a worker process: its heartbeat shares the one connection.
 
@@ -24,7 +29,7 @@ class Database:
         self._dry_run = dry_run
         try:
             self._engine = create_engine(
-                database_url.replace("postgresql://", "postgresql+psycopg2://", 1),
+                driver_url(database_url),
                 pool_size=pool_size,
                 max_overflow=0,
                 pool_pre_ping=True,

@@ -108,10 +108,6 @@ class Deliveries(Database):
                 {"limit": limit},
             ).all()
 
-    def mark_deliveries_sent(self, delivery_ids: Sequence[UUID]) -> None:
-        with self._transaction() as c:
-            c.execute(text("UPDATE deliveries SET sends = sends + 1 WHERE id = ANY(:ids)"), {"ids": list(delivery_ids)})
-
     def claim_delivery(self, delivery_id: UUID, lease_s: float) -> tuple[Delivery, UUID] | None:
         """The delivery and its lease's token; None if it is not due, done with, or another worker's."""
         token = uuid4()
@@ -239,7 +235,10 @@ class Deliveries(Database):
     def signing_secrets(self, tenant_id: UUID) -> list[Secret]:
         """The secrets in force, newest first; the first is made when it is first asked for."""
         with self._transaction() as c:
-            return _in_force(c, tenant_id) or _with_new(c, tenant_id)
+            if found := _in_force(c, tenant_id):
+                return found
+            c.execute(text("SELECT 1 FROM tenants WHERE id = :tenant FOR NO KEY UPDATE"), {"tenant": tenant_id})
+            return _in_force(c, tenant_id) or _with_new(c, tenant_id)  # of several who find none, one makes it
 
     def rotate_secret(self, tenant_id: UUID, overlap_s: float) -> list[Secret]:
         """Make a new secret; the others stay in force for the overlap at most. Returns those in force, newest first."""
@@ -256,7 +255,6 @@ class Deliveries(Database):
 
 
 def _in_force(c: Connection, tenant_id: UUID) -> list[Secret]:
-    c.execute(text("SELECT 1 FROM tenants WHERE id = :tenant FOR UPDATE"), {"tenant": tenant_id})  # one first secret
     rows = c.execute(
         text("""
             SELECT id, secret, created_at, expires_at FROM webhook_secrets

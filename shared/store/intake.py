@@ -20,13 +20,17 @@ from clipwarden.shared.tables import SCHEMA
 class Intake(Database):
     """Takes analyses in and shows them."""
 
-    def store_id(self) -> str | None:
-        """The id of the blob store that belongs to this database, None before set-up.
+    def check_schema(self) -> None:
+        """Raises ConfigError unless the schema is this version's.
 
-        Raises ConfigError if the schema is another version's.
+        For starts: what runs goes on while another version upgrades the schema under it.
         """
         with self._transaction() as c:
-            check_schema(_text(c, "SELECT version_num FROM alembic_version"))
+            check_revision(_text(c, "SELECT version_num FROM alembic_version"))
+
+    def store_id(self) -> str | None:
+        """The id of the blob store that belongs to this database, None before set-up."""
+        with self._transaction() as c:
             return _text(c, "SELECT value FROM installation WHERE key = 'store_id'")
 
     def set_store_id(self, store_id: str) -> None:
@@ -74,9 +78,9 @@ class Intake(Database):
         if the file has just expired, ProblemError if the hold was lost.
         """
         with self._transaction() as c:
+            lock_contents(c, [(new.tenant_id, new.sha256)])
             if upload_id is not None:
                 hold_uploads(c, [upload_id])
-            lock_contents(c, [(new.tenant_id, new.sha256)])
             analysis_id = open_analysis(c, new)
             if claim is not None:
                 settle_claim(c, claim, fingerprint, analysis_id)
@@ -128,7 +132,7 @@ def open_analysis(c: Connection, new: NewAnalysis) -> UUID:
     return analysis_id
 
 
-def check_schema(found: str | None) -> None:
+def check_revision(found: str | None) -> None:
     """Raises ConfigError unless this is the schema of the code."""
     if found is not None and found > SCHEMA:
         raise ConfigError(

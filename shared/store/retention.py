@@ -3,16 +3,13 @@
 Files go within the transaction that forgets them: if one cannot be deleted nothing is forgotten, and it is done again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import text
 
-from clipwarden.shared.store.acting import Doomed, locked, own_folders, own_upload
+from clipwarden.shared.store.acting import Doomed, Remove, locked, own_folders, own_upload
 from clipwarden.shared.store.connection import Database
-
-Remove = Callable[[Doomed], None]
-"""Deletes from the blob store what nothing else refers to."""
 
 
 class Retention(Database):

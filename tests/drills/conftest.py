@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +14,11 @@ from numpy.typing import NDArray
 
 from clipwarden.shared.local.child import until
 from tests import media
-from tests.drills.drill import Drill
+from tests.drills.drill import ROUNDS, Drill
 from tests.drills.table import lines
 from tests.drills.yard import READY_TIMEOUT_S, Yard
 from tests.listeners import Listener, listening
 
-ROUNDS = int(os.environ.get("CLIPWARDEN_DRILL_ROUNDS", "0"))
 OUT = Path("build/drills.json")
 RECOVERED: dict[str, list[float]] = defaultdict(list)
 

@@ -1,5 +1,6 @@
 """One drill: what was submitted in it, when the fault was over, and the proof that nothing was lost."""
 
+import os
 import sys
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from tests.drills.yard import LEASE_S, SWEEP_S, Yard
 RECOVERY_S = LEASE_S + SWEEP_S + 5
 """What is promised after a worker was killed."""
 PATIENCE_S = 180.0
+ROUNDS = int(os.environ.get("CLIPWARDEN_DRILL_ROUNDS", "0"))
 UNFINISHED = "SELECT id, state FROM analyses WHERE finished_at IS NULL"
 WORKERS = """
     SELECT application_name, count(*) AS n FROM pg_stat_activity

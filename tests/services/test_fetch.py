@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Iterator
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -17,6 +18,7 @@ from clipwarden.shared.store import Granted, NewAnalysis, Settled, Store
 from clipwarden.workers.fetch import fetch
 from clipwarden.workers.process import WorkerProcess
 from clipwarden.workers.sweep import Sweeper
+from tests import analyses
 from tests.listeners import Listener, answer, listening, raw
 
 CLIP = bytes(range(256)) * 40
@@ -58,9 +60,9 @@ def process(opened: Settings) -> Iterator[WorkerProcess]:
     made.store.close()
 
 
-def submit(store: Store, url: str) -> UUID:
+def submit(store: Store, url: str, **asked: Any) -> UUID:
     store.publish("sha256:p", Manifest(detectors=(), faces="f", fusion=f"sha256:{'f' * 64}"))
-    return store.submit(NewAnalysis("x", 0, "", None, "sha256:p", deadline_s=60, source_url=url))
+    return store.submit(NewAnalysis("x", 0, "", None, "sha256:p", deadline_s=60, source_url=url, **asked))
 
 
 def claim(process: WorkerProcess, analysis_id: UUID) -> Granted:
@@ -69,8 +71,8 @@ def claim(process: WorkerProcess, analysis_id: UUID) -> Granted:
     return granted
 
 
-def fetched(process: WorkerProcess, url: str) -> Analysis:
-    analysis_id = submit(process.store, url)
+def fetched(process: WorkerProcess, url: str, **asked: Any) -> Analysis:
+    analysis_id = submit(process.store, url, **asked)
     fetch(process, analysis_id, claim(process, analysis_id))
     return read(process, analysis_id)
 
@@ -98,8 +100,33 @@ def test_a_file_is_fetched_and_handed_to_ingest(process: WorkerProcess, origin: 
     assert process.blobs.read(analysis.upload_key or "") == CLIP
     with Redis.from_url(redis_url) as redis:
         assert redis.llen("ingest") == 1
+    assert [due.sends for due in process.store.due(everything=True)] == [1]
     again = process.store.claim(analysis.id, Stage.FETCH, 60, 3, "test")
     assert isinstance(again, Settled)
+
+
+def test_of_a_file_that_is_there_already_no_second_one_is_kept(
+    process: WorkerProcess, origin: Listener, redis_url: str
+) -> None:
+    origin.answers = [answer(body=CLIP)]
+    first, second = fetched(process, origin.url), fetched(process, origin.url)
+    assert files(process) == [first.upload_key] == [second.upload_key]
+    with Redis.from_url(redis_url) as redis:
+        assert redis.llen("ingest") == 2  # neither may take over the other's run
+
+
+def test_what_ends_with_its_file_is_told_at_once(process: WorkerProcess, origin: Listener, redis_url: str) -> None:
+    origin.answers = [answer(body=CLIP)]
+    first = fetched(process, origin.url, reusable=True)
+    analyses.finish(process.store, process.blobs, first.id)
+    with Redis.from_url(redis_url) as redis:
+        redis.flushall()
+        again = fetched(process, origin.url, reusable=True, callback_url=origin.url)
+        assert again.state is AnalysisState.DONE
+        assert (redis.llen("ingest"), redis.llen("notify")) == (0, 1)
+        judged_otherwise = fetched(process, origin.url, reusable=True, policy="strict")
+        assert judged_otherwise.state is AnalysisState.RUNNING
+        assert (redis.llen("ingest"), redis.llen("fusion")) == (0, 1)
 
 
 def test_the_server_names_the_file(process: WorkerProcess, origin: Listener) -> None:

@@ -179,6 +179,16 @@ def test_of_a_redis_that_is_away_nothing_is_shown(settings) -> None:
     assert not list(metrics.QUEUE_MESSAGES.collect()[0].samples)
 
 
+def test_what_was_shown_stays_until_redis_has_answered(settings, monkeypatch) -> None:
+    counting, shown = Counting(settings), []
+    counting.count()
+    ask = Redis.llen
+    seen = lambda: len(list(metrics.QUEUE_MESSAGES.collect()[0].samples))  # noqa: E731
+    monkeypatch.setattr(Redis, "llen", lambda client, key: (shown.append(seen()), ask(client, key))[1])
+    counting.count()
+    assert set(shown) == {seen()}
+
+
 def test_metrics_and_health_have_a_port_of_their_own(port) -> None:
     ready = []
     expose(Settings(metrics_port=port), metrics.GATEWAY, lambda: bool(ready))

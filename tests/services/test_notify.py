@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -179,6 +180,22 @@ def test_a_secret_has_the_form_the_standard_asks_for(store: Store) -> None:
     (secret,) = store.signing_secrets(DEFAULT_TENANT)
     assert secret.secret.startswith("whsec_")
     assert store.signing_secrets(DEFAULT_TENANT) == [secret]
+
+
+def test_secrets_are_read_while_a_row_that_names_the_tenant_is_written(settings: Settings, store: Store) -> None:
+    engine = create_engine(settings.database_url)
+    with ThreadPoolExecutor(1) as thread:
+        for lock in ("KEY SHARE", "UPDATE"):  # before the first secret is made, and once it is there
+            with engine.begin() as c:
+                c.execute(text(f"SELECT 1 FROM tenants FOR {lock}"))
+                assert len(thread.submit(store.signing_secrets, DEFAULT_TENANT).result(10)) == 1
+    engine.dispose()
+
+
+def test_several_who_ask_first_get_one_secret(store: Store) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: store.signing_secrets(DEFAULT_TENANT), range(4)))
+    assert found == [found[0]] * 4
 
 
 def test_a_failing_receiver_is_told_again_with_growing_patience_until_the_last(

@@ -7,9 +7,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy import create_engine, text
 
-from clipwarden.shared.blobs import EVIDENCE, LocalBlobs
+from clipwarden.shared.blobs import BUNDLES, EVIDENCE, LocalBlobs
 from clipwarden.shared.codes import RejectCode
 from clipwarden.shared.contracts import Stage
+from clipwarden.shared.errors import Unavailable
 from clipwarden.shared.local.stack import command_line
 from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import NewAnalysis, NewBatch, Store
@@ -167,6 +168,57 @@ def test_nothing_is_forgotten_whose_files_cannot_be_deleted(
     with pytest.raises(OSError, match="no"):
         store.drop_evidence(analysis_id, fail)
     assert len(exhibits(store, analysis_id)) == 3
+
+
+def test_one_file_that_cannot_be_deleted_keeps_no_other_from_being_deleted(
+    settings: Settings, store: Store, blobs: LocalBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck, other = finished(store, blobs, b"stuck"), finished(store, blobs, b"other")
+    age(settings, ROWS_S + 60, stuck)
+    age(settings, EVIDENCE_S + 60, stuck, other)
+    delete_folder = LocalBlobs.delete_folder
+
+    def delete(self: LocalBlobs, folder: str) -> None:
+        if str(stuck) in folder:
+            raise Unavailable("no")
+        delete_folder(self, folder)
+
+    monkeypatch.setattr(LocalBlobs, "delete_folder", delete)
+    assert Sweeper(settings).sweep()["evidence_deleted"] == 1
+    assert evidence(blobs) == {str(stuck)}
+    assert store.analysis(stuck) is not None
+    monkeypatch.undo()
+    assert Sweeper(settings).sweep()["evidence_deleted"] == 1
+    assert (evidence(blobs), store.analysis(stuck)) == (set(), None)
+
+
+def test_a_blob_store_that_is_away_costs_a_turn_a_few_tries(
+    settings: Settings, store: Store, blobs: LocalBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = [finished(store, blobs, bytes([n])) for n in range(4)]
+    age(settings, EVIDENCE_S + 60, *several)
+    tries = list[str]()
+
+    def away(_: LocalBlobs, folder: str) -> None:
+        tries.append(folder)
+        raise Unavailable("no")
+
+    monkeypatch.setattr(LocalBlobs, "delete_folder", away)
+    monkeypatch.setattr("clipwarden.workers.retention.MOST_FAILURES", 1)
+    Sweeper(settings).sweep()
+    assert len(tries) == 2
+
+
+def test_what_somebody_put_beside_the_bundles_is_left_alone(
+    settings: Settings, store: Store, blobs: LocalBlobs
+) -> None:
+    ended = finished(store, blobs)
+    for name in ("lost+found", str(ended)):
+        folder = blobs.root / BUNDLES / name
+        folder.mkdir(parents=True)
+        os.utime(folder, (0, 0))
+    assert Sweeper(settings).sweep()["orphans_deleted"] == 1
+    assert [path.name for path in (blobs.root / BUNDLES).iterdir()] == ["lost+found"]
 
 
 def test_a_dry_run_says_what_would_be_done_and_changes_nothing(

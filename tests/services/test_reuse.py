@@ -21,9 +21,11 @@ from clipwarden.shared.contracts import (
     StageStatus,
 )
 from clipwarden.shared.ids import new_id
+from clipwarden.shared.local.child import until
 from clipwarden.shared.queue import Task
 from clipwarden.shared.settings import Settings
-from clipwarden.shared.store import Doomed, Fetched, NewAnalysis, Overdue, Settled, Store
+from clipwarden.shared.store import Doomed, Fetched, NewAnalysis, NewBatch, NewUpload, Overdue, Settled, Store
+from clipwarden.shared.store.reuse import lock_contents
 from clipwarden.shared.tables import DEFAULT_TENANT
 from tests.analyses import FACE, assess, claim, finish, found, ingest, verdict
 from tests.services.conftest import MANIFEST, PIPELINE
@@ -176,6 +178,25 @@ def test_when_the_leader_ends_otherwise_one_follower_runs(
     assert store.due(everything=True)[0].analysis_id == second
     finish(store, blobs, second)
     assert {read(store, each).state for each in (second, third)} == {AnalysisState.DONE}
+
+
+@pytest.mark.parametrize("how", ["submit", "open_batch"])
+def test_a_content_is_locked_before_its_files(store: Store, settings: Settings, how: str) -> None:
+    """As by whoever deletes an analysis, who would otherwise wait for the one while the other waits for him."""
+    kept = store.keep_upload(NewUpload(DEFAULT_TENANT, "a.mp4", "uploads/a", 9, "ab"), 60)
+    engine = create_engine(settings.database_url)
+    with ThreadPoolExecutor(1) as thread:
+        with engine.begin() as c:
+            lock_contents(c, [(DEFAULT_TENANT, "ab")])
+            if how == "submit":
+                opening = thread.submit(store.submit, NEW, kept.id)
+            else:
+                opening = thread.submit(store.open_batch, NewBatch(DEFAULT_TENANT, [NEW], [kept.id]))
+            waiting = text("SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)")
+            assert until(lambda: bool(c.scalar(waiting)), 10)
+            c.execute(text("SELECT 1 FROM uploads FOR UPDATE NOWAIT"))
+        assert opening.result(10)
+    engine.dispose()
 
 
 def test_the_sweeper_frees_those_who_follow_an_analysis_that_has_ended(

@@ -1,5 +1,6 @@
 """No process works on the schema of another version."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,19 +11,23 @@ from sqlalchemy import create_engine, text
 
 from clipwarden.api.gateway import Gateway
 from clipwarden.shared import database
-from clipwarden.shared.database import upgrade_schema
+from clipwarden.shared.blobs import LocalBlobs
+from clipwarden.shared.database import tie_blob_store, upgrade_schema
 from clipwarden.shared.errors import ConfigError
 from clipwarden.shared.queue import Queue
 from clipwarden.shared.settings import Settings
+from clipwarden.shared.store import Store
 from clipwarden.shared.tables import SCHEMA
 from clipwarden.workers import pipeline
 from clipwarden.workers.process import WorkerProcess
 from clipwarden.workers.sweep import Sweeper
+from tests.services.test_worker_start import start
 
 STARTS: dict[str, Callable[[Settings], object]] = {
     "gateway": Gateway.open,
     "worker": lambda settings: WorkerProcess(settings, Queue.FUSION).warm(),
     "sweeper": Sweeper,
+    "db upgrade": lambda settings: tie_blob_store(Store(settings.database_url, 1), LocalBlobs(settings.blobs)),
 }
 
 
@@ -43,6 +48,23 @@ def test_another_versions_schema_is_refused(
     pretend(settings, version)
     with pytest.raises(ConfigError, match=words):
         start(settings)
+
+
+def test_a_notify_worker_leaves_another_versions_schema_alone(settings: Settings) -> None:
+    pretend(settings, "9999")
+    ended = start("notify", settings)
+    assert "worker leaves" in ended.stderr
+    assert "newer than this version's" in ended.stderr
+
+
+def test_what_runs_goes_on_while_a_newer_version_upgrades_the_schema(settings: Settings) -> None:
+    gateway, worker = Gateway.open(settings), WorkerProcess(settings, Queue.FUSION)
+    worker.warm()
+    pretend(settings, "9999")
+    assert asyncio.run(gateway.readiness()) == {"redis": True, "postgres": True, "blob_store": True}
+    worker.blobs.check(worker.store.store_id())
+    gateway.close()
+    worker.store.close()
 
 
 def test_a_newer_schema_is_neither_upgraded_nor_published_to(

@@ -8,15 +8,18 @@ from uuid import UUID
 import pytest
 from redis import Redis
 from sqlalchemy import create_engine, text
+from structlog.testing import capture_logs
 
 from clipwarden.models.fusion.bundle import bundle_path, read_bundle
 from clipwarden.shared.blobs import LocalBlobs, bundle_folder
-from clipwarden.shared.codes import RejectCode, SkipCode
+from clipwarden.shared.codes import FailCode, RejectCode, SkipCode
 from clipwarden.shared.contracts import AnalysisState, Branch, Label, Manifest, MediaKind, MediaProbe, Stage
 from clipwarden.shared.errors import Unavailable
-from clipwarden.shared.queue import SENTINEL_KEY
+from clipwarden.shared.queue import SENTINEL_KEY, Queue
 from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import Granted, NewAnalysis, Store
+from clipwarden.workers import tasks
+from clipwarden.workers.process import WorkerProcess
 from clipwarden.workers.sweep import Sweeper
 
 PROBE = MediaProbe(
@@ -154,6 +157,34 @@ def test_a_crowded_queue_costs_no_patience(settings: Settings, redis: Redis, ana
         assert sweeper.sweep()["sent"] == 0
     redis.delete("ingest")
     assert sweeper.sweep()["sent"] == 1
+
+
+def test_a_blob_store_that_is_away_keeps_nothing_from_being_sent_and_counted(
+    settings: Settings, analysis_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweeper = Sweeper(settings)
+
+    def away(*_: object) -> list[str]:
+        raise Unavailable("the blob store is away")
+
+    monkeypatch.setattr(LocalBlobs, "older_than", away)
+    assert sweeper.sweep()["sent"] == 1
+
+
+def test_what_is_overdue_is_ended_and_said_by_whoever_finds_it(
+    settings: Settings, store: Store, analysis_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(settings.max_attempts):
+        assert isinstance(store.claim(analysis_id, Stage.INGEST, 0, settings.max_attempts, "w"), Granted)
+    process, fused = WorkerProcess(settings, Queue.FUSION), list[object]()
+    monkeypatch.setattr(tasks, "here", lambda: process)
+    monkeypatch.setattr(tasks.run_fuse, "apply_async", lambda args, **_: fused.append(args))
+    with capture_logs() as told:
+        tasks.run_settle.apply((str(analysis_id),)).get()
+    process.store.close()
+    (ended,) = [line for line in told if line["event"] == "ended"]
+    assert (ended["analysis_id"], ended["code"], ended["last_worker"]) == (str(analysis_id), FailCode.POISON, "w")
+    assert fused == [(str(analysis_id),)]
 
 
 def test_without_postgres_a_sweep_is_unavailable_not_a_crash(settings: Settings, analysis_id: UUID) -> None:

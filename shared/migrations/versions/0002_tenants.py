@@ -104,7 +104,10 @@ def _analyses() -> None:
     op.create_index(
         "analyses_by_tag", "analyses", ["tenant_id", "tag", "id"], postgresql_where=sa.text("tag IS NOT NULL")
     )
+    op.create_index("analyses_finished", "analyses", ["finished_at"])
     op.create_index("stages_finished", "stages", ["stage", "finished_at"])
+    evidence = sa.text("(outcome ->> 'folder') IS NOT NULL")
+    op.create_index("stages_with_evidence", "stages", ["finished_at"], postgresql_where=evidence)
     op.create_index("analyses_of_content", "analyses", ["tenant_id", "sha256"])
     op.create_index("analyses_of_upload", "analyses", ["upload_key"])
     op.create_index("analyses_of_batch", "analyses", ["batch_id"])
@@ -163,7 +166,6 @@ def _deliveries() -> None:
         sa.Column("url", sa.Text, nullable=False),
         sa.Column("status", sa.Text, nullable=False, server_default=sa.text("'open'")),
         sa.Column("attempts", sa.Integer, nullable=False, server_default=sa.text("0")),
-        sa.Column("sends", sa.Integer, nullable=False, server_default=sa.text("0")),
         sa.Column("not_before", TIME, nullable=False, server_default=NOW),
         sa.Column("lease_token", sa.Uuid),
         sa.Column("lease_until", TIME),
@@ -175,6 +177,7 @@ def _deliveries() -> None:
         "deliveries_unsettled", "deliveries", ["not_before"], postgresql_where=sa.text("status IN ('open', 'leased')")
     )
     op.create_index("deliveries_of_analysis", "deliveries", ["analysis_id"])
+    op.create_index("deliveries_finished", "deliveries", ["finished_at"])
     op.create_table(
         "silenced",
         sa.Column("tenant_id", sa.Uuid, sa.ForeignKey("tenants.id"), primary_key=True),
