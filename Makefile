@@ -24,7 +24,8 @@ test: bootstrap ## Run the tests against real servers (minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -m "not long" -n 2 --dist loadfile
 
 test-long: bootstrap ## Run the tests that take long as well
-	@$(BIN)/pytest
+	@$(BIN)/python deploy/chromium.py
+	@OMP_NUM_THREADS=1 $(BIN)/pytest
 
 drill: bootstrap ## Break a running system in every way there is, ten times over (most of an hour)
 	@OMP_NUM_THREADS=1 CLIPWARDEN_DRILL_ROUNDS=$${CLIPWARDEN_DRILL_ROUNDS:-10} $(BIN)/pytest tests/drills -q

@@ -1,4 +1,5 @@
-"""Evidence in the blob store: the files that stage rows name, kept as long as their analysis.
+"""Evidence in the blob store: the files that stage rows name, kept for `evidence_retention_s` and
+no longer than their analysis.
 
 They lie under `evidence/ANALYSIS/BRANCH/TOKEN/DETECTOR/NAME`. The token is that of the lease they were made under, so
 that a worker that lost its lease never writes among the files of the one that has it; a row names its own folder, or

@@ -61,10 +61,6 @@ def stop_tracing() -> None:
         _provider.shutdown()
 
 
-def tracing() -> bool:
-    return _provider is not None
-
-
 @contextmanager
 def span(name: str, analysis_id: UUID | None, **attributes: Any) -> Iterator[None]:
     """A part of an analysis, from here to the end of the context. What is raised inside is noted."""

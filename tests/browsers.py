@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Playwright, sync_playwright
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+from deploy.chromium import NAMES
+
 MISSING = (
     "these tests need Chromium: `apt-get install chromium` on Debian or Ubuntu, or `.venv/bin/playwright install"
     " chromium`, or any Chromium or Chrome on PATH; `make test` tries the first two"

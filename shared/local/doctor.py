@@ -34,6 +34,7 @@ PURPOSES = {
     "train": "training, measuring and forging",
     "export": "networks as ONNX",
     "ops": "the queue monitor",
+    "trace": "traces",
     "dev": "tests and checks",
 }
 DEMO_EXTRAS = {"", "api", "worker", "local"}

@@ -33,6 +33,7 @@ SECRETS = {"POSTGRES_PASSWORD": "pg", "REDIS_PASSWORD": "rd", "FLOWER_PASSWORD":
 SERVERS = {"redis", "postgres"}
 MONITORS = {"prometheus", "grafana"}
 ONE_SHOT = "migrate"
+CACHE = "/var/lib/clipwarden/blob-cache"
 OURS = (*PROCESSES, WATCHER)
 GPU_BRANCHES = ("visual", "audio", "lipsync", "clip")
 
@@ -117,7 +118,16 @@ def test_what_is_published_is_published_to_this_machine_only(services):
 def test_only_what_must_reaches_the_outside(compose, services):
     assert compose["networks"]["inside"]["internal"] is True
     outside = {name for name, service in services.items() if "outside" in service["networks"]}
-    assert outside == {GATEWAY, "ingest", "notify", FLOWER, "grafana"}
+    assert outside == {GATEWAY, "ingest", "notify", "grafana"}
+
+
+def test_flower_is_published_without_a_way_out_and_knows_redis_alone(compose, services):
+    assert set(services[FLOWER]["networks"]) == {"inside", "published"}
+    assert compose["networks"]["published"]["driver_opts"] == {
+        "com.docker.network.bridge.enable_ip_masquerade": "false"
+    }
+    given = {f"{PREFIX}{name}" for name in ("REDIS_URL", "LOG_LEVEL", "FLOWER_HOST", "FLOWER_PASSWORD")}
+    assert set(services[FLOWER]["environment"]) == given
 
 
 def test_the_gateway_and_the_workers_share_one_blob_volume(services):
@@ -128,6 +138,24 @@ def test_the_gateway_and_the_workers_share_one_blob_volume(services):
     assert not any(blobs(name) for name in SERVERS | MONITORS | {FLOWER})
 
 
+def test_what_is_fetched_from_a_bucket_lies_on_disk_in_a_volume_for_each_service(compose, services):
+    def caches(name: str) -> list[str]:
+        found = services[name].get("volumes", ())
+        return [v["source"] for v in found if v["type"] == "volume" and v["target"] == CACHE]
+
+    assert all(caches(name) == [f"{name}-cache"] for name in (ONE_SHOT, *(p.name for p in PROCESSES)))
+    assert not any(caches(name) for name in SERVERS | MONITORS | {FLOWER})
+    assert all(volume.get("driver_opts") is None for volume in compose["volumes"].values())
+
+
+def test_what_lies_in_memory_leaves_most_of_it_to_the_process(services):
+    for name, service in services.items():
+        sizes = [re.search(r"size=(\d+)m\b", scratch) for scratch in service.get("tmpfs", ())]
+        assert all(sizes), name
+        held = sum(int(size[1]) for size in sizes) * 1024**2
+        assert 4 * held <= int(service["deploy"]["resources"]["limits"]["memory"]), name
+
+
 def test_every_setting_that_compose_makes_exists_and_is_valid(services):
     for process in OURS:
         given = {
@@ -136,7 +164,7 @@ def test_every_setting_that_compose_makes_exists_and_is_valid(services):
             if name.startswith(PREFIX)
         }
         assert set(given) <= set(Settings.model_fields)
-        assert Settings(**given).metrics_port == 9100
+        assert Settings(**given).metrics_port == (0 if process is WATCHER else 9100)
 
 
 def test_every_service_is_watched_restarted_and_bounded(services):
@@ -152,7 +180,7 @@ def test_our_services_write_to_their_volumes_and_a_sized_scratch_only(services):
         service = services[process.name]
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
-        assert all("size=" in scratch for scratch in service["tmpfs"])
+        assert [scratch.partition(":")[0] for scratch in service["tmpfs"]] == ["/tmp"]
 
 
 def test_every_image_has_a_version(services):

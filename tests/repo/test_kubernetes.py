@@ -75,6 +75,10 @@ def container(workload: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def workloads(built: Built) -> list[dict[str, Any]]:
+    return [*of_kind(built, "Deployment").values(), *of_kind(built, "Job").values()]
+
+
 def test_everything_is_valid_by_the_schemas_of_kubernetes(built):
     theirs = [each for each in built if not each["apiVersion"].startswith("keda.sh/")]
     assert len(theirs) > 20
@@ -112,7 +116,7 @@ def test_every_setting_exists_and_files_are_shared_through_a_bucket(built):
 def test_secrets_are_named_and_never_written(built):
     assert not of_kind(built, "Secret")
     named = set()
-    for workload in [*of_kind(built, "Deployment").values(), *of_kind(built, "Job").values()]:
+    for workload in workloads(built):
         for variable in container(workload)["env"]:
             if "valueFrom" in variable:
                 reference = variable["valueFrom"]["secretKeyRef"]
@@ -121,14 +125,30 @@ def test_secrets_are_named_and_never_written(built):
     assert named == SECRET_KEYS
 
 
+def test_flower_is_told_no_secret_but_its_own_and_that_of_redis(built):
+    env = container(of_kind(built, "Deployment")[FLOWER])["env"]
+    told = {each["valueFrom"]["secretKeyRef"]["key"] for each in env if "valueFrom" in each}
+    assert told == {"redis-url", "flower-password"}
+
+
 def test_pods_run_as_nobody_and_write_to_scratch_only(built):
-    for workload in [*of_kind(built, "Deployment").values(), *of_kind(built, "Job").values()]:
+    for workload in workloads(built):
         spec, confined = pod(workload)["spec"], container(workload)["securityContext"]
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["automountServiceAccountToken"] is False
         assert confined["readOnlyRootFilesystem"] is True
         assert confined["capabilities"] == {"drop": ["ALL"]}
         assert container(workload)["resources"]["limits"]["memory"]
+
+
+def test_whatever_uses_the_bucket_can_write_to_its_cache(built):
+    limit = int(of_kind(built, "ConfigMap")["settings"]["data"][f"{PREFIX}BLOB_CACHE_BYTES"])
+    for workload in workloads(built):
+        if "clipwarden/bucket" in pod(workload)["metadata"]["labels"]:
+            mounted = {each["mountPath"]: each["name"] for each in container(workload)["volumeMounts"]}
+            volumes = {volume["name"]: volume for volume in pod(workload)["spec"]["volumes"]}
+            size = volumes[mounted["/var/lib/clipwarden/blob-cache"]]["emptyDir"]["sizeLimit"]
+            assert int(size.removesuffix("Gi")) * 1024**3 > limit, workload["metadata"]["name"]
 
 
 def test_what_runs_is_probed_and_workers_are_not_killed_for_a_service(built):
@@ -153,12 +173,13 @@ def test_a_stopping_worker_gets_more_time_than_its_task(built):
         assert grace_s >= Settings().soft_shutdown_s + 30
 
 
-def test_one_of_each_kind_stays_while_machines_are_drained(built):
+def test_machines_are_drained_one_pod_of_a_kind_at_a_time(built):
     budgets = of_kind(built, "PodDisruptionBudget")
     assert set(budgets) == {GATEWAY, SWEEPER, *(f"worker-{queue}" for queue in Queue)}
     for name, budget in budgets.items():
         labels = pod(of_kind(built, "Deployment")[name])["metadata"]["labels"]
         assert budget["spec"]["selector"]["matchLabels"].items() <= labels.items()
+        assert budget["spec"]["maxUnavailable"] == 1
 
 
 def test_each_pool_is_scaled_by_itself(built):
@@ -209,9 +230,14 @@ def test_only_what_must_reaches_the_outside(built):
             n for n, d in of_kind(built, "Deployment").items() if wanted.items() <= pod(d)["metadata"]["labels"].items()
         }
 
+    def ports(policy: str) -> set[int]:
+        rules = of_kind(built, "NetworkPolicy")[policy]["spec"]["egress"]
+        return {each["port"] for rule in rules for each in rule["ports"]}
+
     everyone = set(of_kind(built, "Deployment"))
-    assert may("nothing") == may("names") == may("data") == everyone
-    assert may("bucket") == everyone - {FLOWER}
+    assert may("nothing") == may("names") == may("redis") == everyone
+    assert may("database") == may("bucket") == everyone - {FLOWER}
+    assert (ports("database"), ports("redis")) == ({5432}, {6379})
     assert may("outside") == {"worker-ingest", "worker-notify"}
     assert may("clients") == {GATEWAY}
     assert of_kind(built, "NetworkPolicy")["nothing"]["spec"] == {

@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 TARGETS = {"help", "demo", "up", "test", "test-long", "drill", "check", "bench"}
+ALONE = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
 RECORDER = """
 import json, os, sys
 with open(os.environ["RECORD"], "a") as record:
@@ -77,11 +78,16 @@ def test_help_says_what_every_target_does():
 
 @pytest.mark.parametrize("target", sorted(TARGETS - {"help"}))
 def test_every_target_makes_the_environment_ready_first(target):
-    alone = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    planned = subprocess.run(
-        ["make", "-n", target], cwd=ROOT, env=alone, capture_output=True, text=True, check=True
-    ).stdout
-    assert planned.splitlines()[0] == "python3 deploy/bootstrap.py"
+    planned = subprocess.run(["make", "-n", target], cwd=ROOT, env=ALONE, capture_output=True, text=True, check=True)
+    assert planned.stdout.splitlines()[0] == "python3 deploy/bootstrap.py"
+
+
+@pytest.mark.parametrize("target", ["test", "test-long"])
+def test_both_kinds_of_tests_get_a_browser_and_one_thread_each(target):
+    planned = subprocess.run(["make", "-n", target], cwd=ROOT, env=ALONE, capture_output=True, text=True, check=True)
+    _, browser, tests = planned.stdout.splitlines()
+    assert browser.endswith("python deploy/chromium.py")
+    assert re.match(r"OMP_NUM_THREADS=1 \S+pytest\b", tests)
 
 
 @pytest.mark.parametrize("clip", ["my file.mp4", "it's.mp4", 'a "b" ; true.mp4', "-x &.mp4", "ünï.mp4"])

@@ -1,6 +1,7 @@
 """`clipwarden doctor` tells what is missing and fails only for what the demo needs."""
 
 import json
+import tomllib
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -11,10 +12,17 @@ from clipwarden.shared.errors import Unavailable
 from clipwarden.shared.local import doctor
 from clipwarden.shared.local.valkey import EmbeddedValkey
 
+ROOT = Path(__file__).parents[3]
+
 
 class BrokenServer(EmbeddedValkey):
     def start(self) -> None:
         raise Unavailable("no room for it")
+
+
+def test_every_extra_has_a_line():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert set(doctor.PURPOSES) == {"", *project["optional-dependencies"]}
 
 
 def test_every_declared_package_belongs_to_exactly_one_line():

@@ -40,7 +40,14 @@ def test_branches_judge_the_bundle_after_the_file_is_gone(tmp_path: Path) -> Non
 
 
 MAY_DECODE = ("shared/media/", "shared/local/sample.py", "models/training/")
-IN_PROCESS = ("models/run.py", "models/views.py", "models/surface.py", "models/clip/predicting.py", "models/training/")
+IN_PROCESS = (
+    "models/run.py",
+    "models/reporting.py",
+    "models/views.py",
+    "models/surface.py",
+    "models/clip/predicting.py",
+    "models/training/",
+)
 MAY_ASK_THE_FENCE = ("shared/media/", "workers/process.py", *IN_PROCESS)
 DECODERS = {
     *("av.open", "cv2.VideoCapture", "cv2.imread", "cv2.imdecode", "librosa.load"),

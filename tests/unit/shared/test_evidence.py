@@ -81,6 +81,7 @@ def test_two_leases_never_share_a_file(blobs: LocalBlobs) -> None:
 
 def test_a_store_that_fills_up_keeps_no_part_of_it(tmp_path: Path) -> None:
     blobs = SmallBlobs(tmp_path / "blobs")
+    blobs.set_up("one")
     with pytest.raises(StorageFull):
         write_evidence(blobs, ANALYSIS, Branch.VISUAL, uuid4(), FILES)
     assert kept(blobs) == set()
