@@ -3,7 +3,6 @@
 import hashlib
 import re
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
@@ -151,13 +150,3 @@ class Having:
 Submitter = Annotated[Caller, Depends(Having(Scope.SUBMIT))]
 Reader = Annotated[Caller, Depends(Having(Scope.READ))]
 Admin = Annotated[Caller, Depends(Having(Scope.ADMIN))]
-
-
-async def _with_room(request: Request, caller: Submitter) -> AsyncIterator[Caller]:
-    async with request.app.state.limits.room(caller):
-        yield caller
-
-
-Opener = Annotated[Caller, Depends(_with_room, scope="function")]
-"""A Submitter for whom there is room for one more analysis; routes that open one ask for this, before the body is read.
-The place is given back before the answer is sent, when the analysis itself is counted."""

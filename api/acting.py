@@ -6,9 +6,10 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from clipwarden.api.access import Caller, Opener, Reader, Submitter
+from clipwarden.api.access import Caller, Reader, Submitter
 from clipwarden.api.gateway import Gateway, Services
 from clipwarden.api.idempotency import Once, fingerprint, once
+from clipwarden.api.limits import Limits
 from clipwarden.api.openapi import KEY, OPENING, errors, headers
 from clipwarden.api.routes import parse_id
 from clipwarden.api.schemas import AnalysisView, FeedbackListView, FeedbackView, WhatIfView
@@ -61,6 +62,7 @@ def cancel(analysis_id: str, gateway: Services, caller: Submitter) -> AnalysisVi
     found = gateway.analysis(caller, parse_id(analysis_id))
     if not gateway.store.cancel(found.id, caller.tenant_id):
         raise _conflict("This analysis has ended already.")
+    gateway.send_later([(found.id, found.lane)])
     gateway.blobs.delete_bundle(found.id)
     return gateway.view(gateway.analysis(caller, found.id))
 
@@ -76,10 +78,11 @@ def cancel(analysis_id: str, gateway: Services, caller: Submitter) -> AnalysisVi
     },
 )
 async def rerun(
-    analysis_id: str, request: Request, response: Response, gateway: Services, caller: Opener
+    analysis_id: str, request: Request, response: Response, gateway: Services, caller: Submitter
 ) -> AnalysisView:
     """Examine the same file again, as a new analysis, with what is installed now; nothing is taken from the cache."""
-    async with once(request, gateway, caller) as held:
+    limits: Limits = request.app.state.limits
+    async with once(request, gateway, caller) as held, limits.room(caller, 0 if held.repeated else 1):
         opened = await run_sync(_again, gateway, caller, analysis_id, held)
     if not held.repeated:
         await gateway.send(opened)
@@ -116,7 +119,7 @@ def _again(gateway: Gateway, caller: Caller, analysis_id: str, held: Once) -> An
         rerun_of=found.id,
         reusable=False,
     )
-    return gateway.analysis(caller, gateway.store.submit(new, claim=held.claim, fingerprint=mark))
+    return gateway.accept(caller, new, claim=held.claim, fingerprint=mark)
 
 
 @router.delete(

@@ -8,7 +8,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from select import select
+from select import POLLIN, poll
 from typing import Final
 from uuid import UUID
 
@@ -72,11 +72,11 @@ class Changes:
         while not self._ended.is_set():
             try:
                 link = psycopg2.connect(self._url, connect_timeout=3, **NOTICE_SILENCE)
+                pause_s = FIRST_PAUSE_S
                 try:
                     self._listen(link)
                 finally:
                     link.close()
-                pause_s = FIRST_PAUSE_S
             except psycopg2.Error as error:
                 log.warning("not listening for changes", reason=str(error).strip())
                 self._ended.wait(pause_s)
@@ -87,8 +87,10 @@ class Changes:
         with link.cursor() as cursor:
             cursor.execute(f"LISTEN {CHANGES}")
         self._tell(None)
+        arrivals = poll()
+        arrivals.register(link, POLLIN)
         while not self._ended.is_set():
-            if not select([link], [], [], LOOK_S)[0]:
+            if not arrivals.poll(1000 * LOOK_S):
                 continue
             link.poll()
             named = {notice.payload for notice in link.notifies}

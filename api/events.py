@@ -16,7 +16,7 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import Response, StreamingResponse
 
-from clipwarden.api.access import Caller, Reader
+from clipwarden.api.access import Caller, Keyring, Reader
 from clipwarden.api.changes import Changes
 from clipwarden.api.gateway import Gateway, Services
 from clipwarden.api.openapi import Responses, errors
@@ -86,8 +86,8 @@ def version(analysis: Analysis) -> str:
     return hashlib.sha256(analysis.model_dump_json().encode()).hexdigest()[:24]
 
 
-def event(gateway: Gateway, analysis: Analysis) -> str:
-    return f"id: {version(analysis)}\nevent: analysis\ndata: {gateway.view(analysis).model_dump_json()}\n\n"
+def event(gateway: Gateway, analysis: Analysis, named: str) -> str:
+    return f"id: {named}\nevent: analysis\ndata: {gateway.view(analysis).model_dump_json()}\n\n"
 
 
 async def placed(request: Request, caller: Reader) -> AsyncIterator[Caller]:
@@ -106,19 +106,22 @@ async def events(
     last_event_id: Annotated[str | None, Header(description="Id of the last event seen")] = None,
 ) -> Response:
     """Watch an analysis until it ends."""
-    changes: Changes = request.app.state.changes
     known = parse_id(analysis_id)
     first = await run_sync(gateway.analysis, caller, known)
     if first.state in TERMINAL_STATES and version(first) == last_event_id:
         return Response(status_code=204)
-    told = _told(gateway, changes, caller, known, last_event_id)
+    told = _told(request, gateway, caller, known, last_event_id)
     return StreamingResponse(told, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
 async def _told(
-    gateway: Gateway, changes: Changes, caller: Caller, analysis_id: UUID, seen: str | None
+    request: Request, gateway: Gateway, caller: Caller, analysis_id: UUID, seen: str | None
 ) -> AsyncIterator[str]:
-    """The stream: the analysis now, then after each change, comments to keep it open in between."""
+    """The stream: the analysis now, then after each change, comments to keep it open in between.
+
+    It ends early when the key is revoked or changed: who comes back is judged anew.
+    """
+    changes: Changes = request.app.state.changes
     yield f"retry: {RETRY_MS}\n\n"
     with changes.of(analysis_id) as news:
         news.set()
@@ -127,6 +130,9 @@ async def _told(
                 await asyncio.wait_for(news.wait(), HEARTBEAT_S)
             except TimeoutError:
                 yield ": still here\n\n"
+            if not await _as_before(request, caller):
+                return
+            if not news.is_set():
                 continue
             news.clear()
             try:
@@ -137,8 +143,19 @@ async def _told(
                 continue
             except ClipwardenError:
                 return  # gone: who comes back is told so
-            if version(analysis) != seen:
-                seen = version(analysis)
-                yield await run_sync(event, gateway, analysis)
+            if (now := version(analysis)) != seen:
+                seen = now
+                yield await run_sync(event, gateway, analysis, now)
             if analysis.state in TERMINAL_STATES:
                 return
+
+
+async def _as_before(request: Request, caller: Caller) -> bool:
+    """Whether the request's key is still good for what it was; it is believed while that cannot be looked up."""
+    keyring: Keyring = request.app.state.keyring
+    try:
+        return await keyring.caller(request.headers) == caller
+    except Unavailable:
+        return True
+    except ClipwardenError:
+        return False

@@ -149,13 +149,10 @@ class Guard:
         body = Body(receive, headers, limit)
         reply, started = _Reply(send, request_id, body), time.perf_counter()
         with log_context(request_id=request_id):
-            await self._answer(scope, headers, body, reply)
-            elapsed_s = time.perf_counter() - started
-            count_request(scope, reply.status, elapsed_s)
-            elapsed_ms = round(1000 * elapsed_s)
-            said = {"method": scope["method"], "path": scope["path"], "status": reply.status, "elapsed_ms": elapsed_ms}
-            key_id = scope["state"]["caller"].key_id
-            log.info("request", **said, **({"key_id": str(key_id)} if key_id else {}))
+            try:
+                await self._answer(scope, headers, body, reply)
+            finally:
+                _told(scope, reply.status, time.perf_counter() - started)
 
     def _most_bytes(self, path: str) -> int:
         if UPLOAD_PATHS.fullmatch(path):
@@ -207,3 +204,11 @@ class Guard:
             reply.headers |= quota.headers
             quota.check()
         return caller
+
+
+def _told(scope: Scope, status: int, elapsed_s: float) -> None:
+    """Count and log a request; `status` is 0 if it was never answered."""
+    count_request(scope, status, elapsed_s)
+    said = {"method": scope["method"], "path": scope["path"], "status": status, "elapsed_ms": round(1000 * elapsed_s)}
+    key_id = scope["state"]["caller"].key_id
+    log.info("request", **said, **({"key_id": str(key_id)} if key_id else {}))

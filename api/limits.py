@@ -139,6 +139,9 @@ class Limits:
 
         One gateway never exceeds the bound on all; several together may, by what the others take within COUNT_S.
         """
+        if not wanted:
+            yield
+            return
         await self._count_unfinished()
         if self._unfinished + self._arriving + wanted > self._max_unfinished:
             raise ProblemError(ProblemCode.OVERLOADED, retry_after_s=RETRY_BACKLOG_S)

@@ -24,11 +24,11 @@ from clipwarden.api.fields import (
     read_json,
     sentences,
 )
+from clipwarden.shared.addresses import URL_CHARACTERS
 from clipwarden.shared.codes import ProblemCode
 from clipwarden.shared.contracts import DetectorState, Lane, Manifest
 from clipwarden.shared.errors import ProblemError
 
-URL_CHARACTERS = 2048
 MOST_DETECTORS = 64
 MOST_ITEMS = 1000
 FORM_BYTES = {
@@ -139,17 +139,15 @@ def check_choice(options: Options, manifest: Manifest) -> None:
     """Raises ProblemError for detectors and policies that the pipeline does not have."""
     if options.detectors is not None:
         ready = {d.name for d in manifest.detectors if d.state is DetectorState.READY}
-        _refuse("detectors", set(options.detectors) - ready)
+        _refuse("detectors", set(options.detectors) - ready, "what GET /v1/detectors lists as ready")
     if options.policy is not None:
-        _refuse("policy", {options.policy} - set(manifest.policies))
+        _refuse("policy", {options.policy} - set(manifest.policies), "the policies that GET /v1/detectors lists")
 
 
-def _refuse(field: str, unknown: set[str]) -> None:
+def _refuse(field: str, unknown: set[str], known: str) -> None:
     if unknown:
         names = ", ".join(sorted(unknown)[:3])
-        raise ProblemError(
-            ProblemCode.INVALID, f"The field {field!r} names {names}, not among what GET /v1/detectors lists as ready."
-        )
+        raise ProblemError(ProblemCode.INVALID, f"The field {field!r} names {names}, not among {known}.")
 
 
 def _field(name: str, raw: bytes) -> Any:

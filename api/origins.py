@@ -15,11 +15,11 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 """Always served: no page of another host can make a browser send these names for its own address."""
 PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, Range,"
-    " X-API-Key, X-Request-ID",
+    "Access-Control-Allow-Headers": "Authorization, Content-Digest, Content-Type, Idempotency-Key, Last-Event-ID,"
+    " Prefer, Range, Repr-Digest, X-API-Key, X-Request-ID",
     "Access-Control-Max-Age": "600",
 }
-EXPOSED = "Content-Range, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
+EXPOSED = "Content-Range, Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
 
 
 def host_name(host: str) -> str:

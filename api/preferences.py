@@ -11,9 +11,13 @@ from clipwarden.api.access import Caller
 from clipwarden.api.changes import Changes
 from clipwarden.api.gateway import Gateway
 from clipwarden.shared.contracts import TERMINAL_STATES, Analysis
+from clipwarden.shared.errors import Unavailable
+from clipwarden.shared.logs import logger
 
 LONGEST_WAIT_S: Final = 30
 WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?=$|[,;])", re.IGNORECASE)
+
+log = logger(__name__)
 
 
 def wait_of(request: Request) -> int:
@@ -25,7 +29,7 @@ def wait_of(request: Request) -> int:
 
 
 async def ended(request: Request, gateway: Gateway, caller: Caller, analysis: Analysis, wait_s: float) -> Analysis:
-    """The analysis once it has ended, or as it is when the time is over."""
+    """The analysis once it has ended, or as it was last known when the time is over or it cannot be read."""
     changes: Changes = request.app.state.changes
     deadline = asyncio.get_running_loop().time() + wait_s
     with changes.of(analysis.id) as news:
@@ -37,5 +41,9 @@ async def ended(request: Request, gateway: Gateway, caller: Caller, analysis: An
             except TimeoutError:
                 break
             news.clear()
-            analysis = await run_sync(gateway.analysis, caller, analysis.id)
+            try:
+                analysis = await run_sync(gateway.analysis, caller, analysis.id)
+            except Unavailable as error:  # taken is taken: an error now would only make the client send it again
+                log.warning("not waited for", analysis_id=str(analysis.id), reason=str(error))
+                break
     return analysis

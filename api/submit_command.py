@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from clipwarden.api.client import Client, Options, Source, is_address
-from clipwarden.api.client.operations import MOST_SOURCES
 from clipwarden.api.commands import open_client, show
+from clipwarden.api.options import MOST_ITEMS
 from clipwarden.api.schemas import AnalysisView
 from clipwarden.shared.contracts import AnalysisState, Lane
 from clipwarden.shared.errors import ClipwardenError, ConfigError
@@ -30,15 +30,15 @@ def main(argv: Sequence[str]) -> int:
         "metadata": arguments.metadata,
         "detectors": arguments.detectors and arguments.detectors.split(","),
         "policy": arguments.policy,
-        "lane": arguments.lane,
+        "lane": arguments.lane or (Lane.BULK if len(sources) > 1 else None),
         "callback_url": arguments.callback_url,
         "reuse": arguments.reuse,
     }
     views: list[AnalysisView] = []
     with open_client() as client, _bars() as bars:
         run = _Submission(client, bars, options, arguments.timeout if arguments.wait else None)
-        for start in range(0, len(sources), MOST_SOURCES):
-            views += run.of(sources[start : start + MOST_SOURCES])
+        for start in range(0, len(sources), MOST_ITEMS):
+            views += run.of(sources[start : start + MOST_ITEMS])
     show(views, as_json=arguments.json)
     return int(run.failed or any(view.ended and view.state is not AnalysisState.DONE for view in views))
 

@@ -154,7 +154,11 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """Requests to addresses that users name. Raises AddressRefused, NoAnswer."""
+    """Requests to addresses that users name. Raises AddressRefused, NoAnswer.
+
+    The time of a request counts from before its name is resolved, but cannot cut that short: the system's resolver ends
+    by limits of its own, and only then is a time that is over seen.
+    """
 
     rules: Rules
     lookup: Lookup | None = None

@@ -33,7 +33,7 @@ def answered(request: Request) -> Flow[httpx.Response]:
     pauses, waited_s = iter(PAUSES_S), 0.0
     while True:
         reply: httpx.Response | Unavailable = yield request
-        if isinstance(reply, httpx.Response) and not reply.is_error:
+        if isinstance(reply, httpx.Response) and reply.is_success:
             return reply
         pause_s = _pause_s(reply, pauses)
         if pause_s is None or waited_s + pause_s > PATIENCE_S:
@@ -71,7 +71,7 @@ def read(view: type[V], reply: httpx.Response) -> V:
     try:
         return view.model_validate_json(reply.content)
     except ValidationError as error:
-        raise _not_ours(reply) from error
+        raise not_ours(reply) from error
 
 
 def error_of(reply: httpx.Response) -> ClipwardenError:
@@ -80,7 +80,7 @@ def error_of(reply: httpx.Response) -> ClipwardenError:
         document = reply.json()
         code, detail = str(document["code"]), str(document["detail"])
     except (ValueError, KeyError, TypeError):
-        return _not_ours(reply)
+        return not_ours(reply)
     if reply.status_code == 503:
         return Unavailable(detail)
     if code in set(ProblemCode):
@@ -88,5 +88,6 @@ def error_of(reply: httpx.Response) -> ClipwardenError:
     return ClipwardenError(f"{detail} (request {document.get('request_id', 'unknown')})")
 
 
-def _not_ours(reply: httpx.Response) -> Unavailable:
+def not_ours(reply: httpx.Response) -> Unavailable:
+    """What an answer says that no Clipwarden gateway gave."""
     return Unavailable(f"{reply.request.url} answered {reply.status_code}, and not as a Clipwarden gateway does")

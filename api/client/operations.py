@@ -1,5 +1,6 @@
 """What the clients can do, each said once: the requests, and what their answers mean."""
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,15 +12,15 @@ from urllib.parse import quote
 from uuid import UUID, uuid4
 
 from clipwarden.api.batch_schemas import BatchView, UploadView
-from clipwarden.api.client.answers import answered, read, retry_after_s
+from clipwarden.api.client.answers import answered, not_ours, read, retry_after_s
 from clipwarden.api.client.progress import Progress, Shares
 from clipwarden.api.client.steps import Body, Flow, Pause, Request, Together, form
+from clipwarden.api.options import MOST_ITEMS
 from clipwarden.api.schemas import AnalysisView, DetectorsView, ErrorView, FeedbackView, ListView
 from clipwarden.shared.codes import ProblemCode
 from clipwarden.shared.contracts import AnalysisState, Label, Lane
 from clipwarden.shared.errors import ClipwardenError, ConfigError, ProblemError, Unavailable
 
-MOST_SOURCES: Final = 1000
 ANALYSES: Final = "/v1/analyses"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 OF_THE_FILE: Final = frozenset({ProblemCode.INVALID, ProblemCode.TOO_LARGE})
@@ -103,12 +104,14 @@ def submit(
     return read(AnalysisView, (yield from answered(request)))
 
 
-def upload(path: Path | str, *, progress: Progress | None = None) -> Flow[UploadView]:
+def upload(
+    path: Path | str, *, progress: Progress | None = None, idempotency_key: str | None = None
+) -> Flow[UploadView]:
     """Send a file ahead, for an analysis or a batch to name."""
     body = Body(Path(path), progress=progress)
     named = "".join(body.path.name.splitlines())  # no route has a line break
     name = quote(named.encode("utf-8", "surrogateescape"), safe="")
-    reply = yield from answered(Request("PUT", f"/v1/uploads/{name}", headers=_once(None), body=body))
+    reply = yield from answered(Request("PUT", f"/v1/uploads/{name}", headers=_once(idempotency_key), body=body))
     return read(UploadView, reply)
 
 
@@ -122,16 +125,18 @@ def submit_batch(
     """Have many files examined: they are sent ahead side by side, then named in one batch, which gets the tag too.
 
     A file that cannot be read or taken is left out, and its item says why. `progress` is of all files together.
+    Under the same key the same files are the same batch: the key of each file follows from it.
     """
-    if not 0 < len(sources) <= MOST_SOURCES:
-        raise ConfigError(f"a batch has 1 to {MOST_SOURCES} files, not {len(sources)}")
-    ahead = yield Together(_ahead(sources, progress))
+    if not 0 < len(sources) <= MOST_ITEMS:
+        raise ConfigError(f"a batch has 1 to {MOST_ITEMS} files, not {len(sources)}")
+    key = idempotency_key or uuid4().hex
+    ahead = yield Together(_ahead(sources, progress, key))
     given = {name: value for name, value in options.items() if value is not None}
     named = [i for i, found in enumerate(ahead) if not isinstance(found, ErrorView)]
     if not named:
         return Sent(None, tuple(Item(s, None, error=e) for s, e in zip(sources, ahead, strict=True)))
     content = {"items": [{**ahead[i], **given} for i in named], "tag": options.get("tag")}
-    request = Request("POST", "/v1/batches", headers=_once(idempotency_key), json=content)
+    request = Request("POST", "/v1/batches", headers=_once(key), json=content)
     taken = read(BatchView, (yield from answered(request)))
     told = dict(zip(named, taken.items, strict=True))
     return Sent(taken, tuple(_item(s, told.get(i) or ahead[i]) for i, s in enumerate(sources)))
@@ -144,7 +149,10 @@ def get(analysis_id: Id) -> Flow[AnalysisView]:
 
 def report(analysis_id: Id) -> Flow[str]:
     """The report on an analysis that ended, as one HTML document."""
-    return (yield from answered(Request("GET", _address(analysis_id, "report")))).text
+    reply = yield from answered(Request("GET", _address(analysis_id, "report")))
+    if not reply.headers.get("Content-Type", "").startswith("text/html"):
+        raise not_ours(reply)
+    return reply.text
 
 
 def get_all(analysis_ids: Sequence[Id]) -> Flow[list[AnalysisView]]:
@@ -173,7 +181,7 @@ def wait(
         yield Pause(min(retry_after_s(reply) or FIRST_PAUSE_S, LONGEST_PAUSE_S, left_s))
 
 
-def batch(batch_id: Id, *, start: int = 0, limit: int = MOST_SOURCES) -> Flow[BatchView]:
+def batch(batch_id: Id, *, start: int = 0, limit: int = MOST_ITEMS) -> Flow[BatchView]:
     """Read how a batch gets on, and what became of its items from `start` on."""
     page = {"start": str(start), "limit": str(limit)}
     reply = yield from answered(Request("GET", f"/v1/batches/{_id(batch_id)}", params=page))
@@ -258,10 +266,11 @@ def _field(value: Any) -> str:
     return ",".join(value) if isinstance(value, Sequence) else json.dumps(value)
 
 
-def _ahead(sources: Sequence[Source], progress: Progress | None) -> list[Flow[dict[str, str] | ErrorView]]:
+def _ahead(sources: Sequence[Source], progress: Progress | None, key: str) -> list[Flow[dict[str, str] | ErrorView]]:
     """How an item names each source, once that was sent ahead if it is a file."""
     shares = Shares([0 if is_address(s) else _size(Path(s)) for s in sources], progress)
-    return [_named(source, shares, i) for i, source in enumerate(sources)]
+    keys = [hashlib.sha256(f"{key}/{i}".encode()).hexdigest() for i in range(len(sources))]
+    return [_named(source, shares, i, keys[i]) for i, source in enumerate(sources)]
 
 
 def _size(path: Path) -> int:
@@ -271,11 +280,11 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _named(source: Source, shares: Shares, index: int) -> Flow[dict[str, str] | ErrorView]:
+def _named(source: Source, shares: Shares, index: int, key: str) -> Flow[dict[str, str] | ErrorView]:
     if is_address(source):
         return {"url": str(source)}
     try:
-        kept = yield from upload(Path(source), progress=shares.of(index))
+        kept = yield from upload(Path(source), progress=shares.of(index), idempotency_key=key)
     except ClipwardenError as error:
         if isinstance(error, ConfigError) or (isinstance(error, ProblemError) and error.code in OF_THE_FILE):
             return ErrorView(code=error.code, message=str(error))

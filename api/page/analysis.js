@@ -1,7 +1,7 @@
 /** One analysis on the desk: from its first moment in the queue to the last picture of its evidence. */
 
 import { showAbout } from "./about.js";
-import { answer, read, sentence } from "./api.js";
+import { answer, onceOnly, read, sentence } from "./api.js";
 import { follow } from "./events.js";
 import { showEvidence } from "./evidence.js";
 import { h, icon, put } from "./dom.js";
@@ -18,8 +18,8 @@ import { showProgress } from "./watch.js";
 
 /** How often the estimate is asked for while an analysis waits or runs. */
 const ESTIMATE_MS = 8_000;
-/** Links to files open them for an hour or so: after half of it new ones are asked for. */
-const LINKS_MS = 1_800_000;
+/** How long before links to files expire new ones are asked for. */
+const EARLY_MS = 120_000;
 
 export class Desk {
   /**
@@ -40,7 +40,6 @@ export class Desk {
     this.drawn = new Map();
     /** @type {Analysis | null} */
     this.analysis = null;
-    this.shownAt = 0;
     /** @type {Review | null} */
     this.review = null;
     /** @type {{ playhead: Playhead, player: Player, timeline: Timeline } | null} */
@@ -96,8 +95,8 @@ export class Desk {
   /** Estimates and links change without anything happening to the analysis, so no event tells of them. */
   async refresh() {
     if (!this.analysis || !this.trouble.hidden) return;
-    const { state } = this.analysis;
-    if (hasEnded(state) && Date.now() - this.shownAt < LINKS_MS) return;
+    const { state, links } = this.analysis;
+    if (hasEnded(state) && Date.now() < expiry(links) - EARLY_MS) return;
     const now = await read(`/v1/analyses/${this.id}`, { signal: this.closing.signal }).catch(() => null);
     if (now && state === this.analysis.state) this.show(now);
   }
@@ -128,7 +127,6 @@ export class Desk {
   show(analysis) {
     const before = this.analysis?.state;
     this.analysis = analysis;
-    this.shownAt = Date.now();
     this.title.textContent = plain(analysis.input.filename) || "Deleted analysis";
     document.title = `${this.title.textContent} · Clipwarden`;
     this.renew("actions", [analysis.state, analysis.links], () => this.showActions(analysis));
@@ -255,11 +253,12 @@ export class Desk {
   showActions({ state, links }) {
     const button = (/** @type {string} */ name, /** @type {() => void} */ run) =>
       h("button", { type: "button", onclick: run }, name);
+    const headers = onceOnly();
     put(
       this.actions,
       links.report && h("a", { class: "button", href: links.report, target: "_blank", rel: "noopener" }, "Report"),
       !hasEnded(state) && button("Cancel", () => this.act("POST", "/cancel")),
-      hasEnded(state) && state !== "deleted" && button("Run again", () => this.act("POST", "/rerun")),
+      hasEnded(state) && state !== "deleted" && button("Run again", () => this.act("POST", "/rerun", headers)),
       state !== "deleted" && button("Delete", () => this.remove()),
     );
   }
@@ -285,10 +284,10 @@ export class Desk {
     dialog.showModal();
   }
 
-  /** @param {string} method @param {string} what */
-  async act(method, what) {
+  /** @param {string} method @param {string} what @param {Record<string, string>} [headers] */
+  async act(method, what, headers) {
     try {
-      const response = await answer(`/v1/analyses/${this.id}${what}`, { method });
+      const response = await answer(`/v1/analyses/${this.id}${what}`, { method, headers });
       const analysis = await response.json();
       if (analysis.id === this.id) this.show(analysis);
       else location.hash = `#/analyses/${analysis.id}`;
@@ -296,6 +295,12 @@ export class Desk {
       this.tell(error);
     }
   }
+}
+
+/** When the first of an analysis's links opens nothing any more, in ms; never where none is signed. @param {Record<string, string>} links */
+export function expiry(links) {
+  const times = Object.values(links).map((link) => new URLSearchParams(link.split("?")[1]).get("expires"));
+  return 1000 * Math.min(...times.filter((each) => each !== null).map(Number));
 }
 
 /** @param {HTMLElement} into @param {Analysis} analysis */

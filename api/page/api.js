@@ -56,6 +56,12 @@ export async function answer(path, { method = "GET", json, headers = {}, signal 
   throw problem;
 }
 
+/** For a request that, however often it is sent, opens one analysis. @returns {Record<string, string>} */
+export function onceOnly() {
+  const random = Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(16));
+  return { "Idempotency-Key": `"page-${random.join("-")}"` };
+}
+
 /** Whether there is another key now than the one that was refused. @param {string | null} used @param {Problem} problem */
 export async function renewed(used, problem) {
   if (key() !== used) return true;

@@ -6,16 +6,17 @@ import { BRANCH_NAMES, BRANCHES } from "./types.js";
 
 /** @typedef {import("./types.js").Exhibit} Exhibit */
 /** @typedef {import("./types.js").Detector} Detector */
+/** @typedef {import("./types.js").Look} Look */
 /** @typedef {(time_s: number) => void} Seek */
 
 /** @type {Record<string, string>} */
-const KINDS = {
-  face: "Face",
-  mouth: "Mouth",
-  frames: "Frames, in order of time",
-  heatmap: "Heat map: bright where the detector saw more of a fake",
-  residual: "Noise, brightened; grey is none",
-  spectrogram: "Spectrogram: time to the right, low tones below",
+export const KINDS = {
+  face: "A face as it was judged",
+  mouth: "A mouth as it was judged",
+  frames: "Pictures as they were judged, row by row in order of time",
+  heatmap: "Where more of a fake was seen: black none, white most",
+  residual: "Noise of the face, brightened; even grey means none",
+  spectrogram: "The sound: time to the right, low tones below, white the loudest",
 };
 
 /** @type {Record<string, string>} */
@@ -46,13 +47,14 @@ export function showEvidence(into, analysis, series, seek) {
 function part(branch, detector, series, seek) {
   const pictures = detector.evidence.filter((e) => e.kind !== "series");
   const curves = series.get(detector.name)?.curves ?? [];
+  const looks = series.get(detector.name)?.looks ?? [];
   if (!pictures.length && !curves.length) return null;
   const moments = grouped(pictures);
   return h(
     "section",
     { class: "exhibits" },
     h("h3", {}, `${BRANCH_NAMES[branch]} · `, h("code", {}, detector.name)),
-    h("div", { class: "moments" }, moments.map((group) => moment(group, detector, seek)), curves.map(curve)),
+    h("div", { class: "moments" }, moments.map((group) => moment(group, detector, looks, seek)), curves.map(curve)),
   );
 }
 
@@ -67,11 +69,11 @@ function grouped(pictures) {
   return [...groups.values()];
 }
 
-/** @param {Exhibit[]} group @param {Detector} detector @param {Seek} seek */
-function moment(group, detector, seek) {
+/** @param {Exhibit[]} group @param {Detector} detector @param {Look[]} looks @param {Seek} seek */
+function moment(group, detector, looks, seek) {
   const [{ time_s, end_s }] = group;
   const when = time_s === null ? "" : end_s === null ? clock(time_s) : span(time_s, end_s);
-  const score = time_s === null || end_s !== null ? null : scoreAt(detector, time_s);
+  const score = scoreOf(group, looks);
   return h(
     "figure",
     { class: `moment ${group[0].kind}` },
@@ -90,10 +92,16 @@ function moment(group, detector, seek) {
   );
 }
 
-/** @param {Detector} detector @param {number} time_s */
-function scoreAt({ windows }, time_s) {
-  const found = windows.filter((w) => w.start_s <= time_s && time_s <= w.end_s).map((w) => w.score);
-  return found.length ? Math.max(...found) : null;
+/**
+ * The score of a face or a mouth: that of the look at its moment, the highest if several people were seen then.
+ *
+ * @param {Exhibit[]} group of one moment
+ * @param {Look[]} looks
+ */
+export function scoreOf(group, looks) {
+  const judged = group.find(({ kind }) => kind === "face" || kind === "mouth");
+  const found = looks.filter((look) => judged && Math.abs(look.time_s - (judged.time_s ?? NaN)) < 1e-3);
+  return found.length ? Math.max(...found.map((look) => look.score)) : null;
 }
 
 /** @param {Exhibit} picture @param {string} when @param {Detector} detector */

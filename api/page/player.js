@@ -82,7 +82,7 @@ export class Player {
     put(
       this.said,
       "This browser cannot play this file, or it is no longer kept. The timeline and the pictures below work all the same. ",
-      h("a", { href, download: true }, "Save the file"),
+      h("a", { href: this.link ?? href, download: true }, "Save the file"),
     );
     this.draw(this.playhead.time);
   }

@@ -1,6 +1,6 @@
 /** Sending clips: dropped, picked or named by address; each with its progress, and why it was refused. */
 
-import { credentials, NO_ANSWER, Problem, problem, read, renewed, sentence } from "./api.js";
+import { credentials, NO_ANSWER, onceOnly, Problem, problem, read, renewed, sentence } from "./api.js";
 import { key } from "./access.js";
 import { byId, h, put } from "./dom.js";
 import { about, bytes, percent, plain } from "./format.js";
@@ -97,12 +97,6 @@ function sendAddress(url) {
   const send = (/** @type {unknown} */ _, /** @type {AbortSignal} */ signal) =>
     read("/v1/analyses", { method: "POST", json, headers, signal });
   enqueue({ line: newLine(), name: plain(url), alone: true, send });
-}
-
-/** However often it is tried, it opens one analysis. @returns {Record<string, string>} */
-function onceOnly() {
-  const random = Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(16));
-  return { "Idempotency-Key": `"page-${random.join("-")}"` };
 }
 
 /** @returns {Record<string, string>} */

@@ -87,7 +87,7 @@
  * @property {number | null} queue_position
  * @property {number | null} eta_s
  * @property {string | null} rerun_of
- * @property {boolean} from_cache
+ * @property {string | null} follows
  * @property {string} created_at
  * @property {string | null} finished_at
  * @property {string | null} tag
@@ -134,7 +134,12 @@
 export const BRANCHES = ["visual", "audio", "lipsync", "clip"];
 
 /** @type {Record<Branch, string>} */
-export const BRANCH_NAMES = { visual: "Picture", audio: "Sound", lipsync: "Lip sync", clip: "Whole clip" };
+export const BRANCH_NAMES = {
+  visual: "Faces and frames",
+  audio: "Speech",
+  lipsync: "Lips against speech",
+  clip: "Scene as a whole",
+};
 
 /** Whether nothing more will happen to an analysis but its deletion. @param {State} state */
 export const hasEnded = (state) => state !== "queued" && state !== "running";

@@ -7,7 +7,7 @@ import { BRANCH_NAMES } from "./types.js";
 /** @typedef {import("./types.js").Verdict} Verdict */
 
 /** @type {Record<import("./types.js").Label, string>} */
-export const LABELS = { fake: "Probably manipulated", real: "No manipulation found", inconclusive: "Inconclusive" };
+export const LABELS = { fake: "Judged fake", real: "Judged real", inconclusive: "Inconclusive" };
 
 /** @type {Record<import("./types.js").Label, string>} */
 const MEANINGS = {

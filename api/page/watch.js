@@ -65,11 +65,11 @@ function steps(analysis) {
 }
 
 /** @param {Analysis} analysis */
-function outlook({ queue_position: place, eta_s: left, from_cache: cached }) {
+function outlook({ queue_position: place, eta_s: left, follows }) {
   const said = [
     place !== null && (place === 1 ? "Next in the queue" : `Place ${place} in the queue`),
     left !== null && `${about(left)} left, as an estimate`,
-    cached && "shares the run of the same content",
+    follows && "shares the run of the same content",
   ].filter(Boolean);
   return h("p", { class: "quiet outlook" }, said.length ? `${said.join(" · ")}.` : "No estimate yet.");
 }

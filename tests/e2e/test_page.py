@@ -12,7 +12,7 @@ from tests.desk import until, visiting
 from tests.e2e.conftest import System
 
 VERDICT_MS = 90_000
-LABELS = {"fake": "Probably manipulated", "real": "No manipulation found", "inconclusive": "Inconclusive"}
+LABELS = {"fake": "Judged fake", "real": "Judged real", "inconclusive": "Inconclusive"}
 LEASED = "SELECT 1 FROM stages WHERE analysis_id = :id AND stage = :stage AND status = 'leased'"
 
 
@@ -59,7 +59,7 @@ def test_an_analysis_is_followed_through_a_reload_and_the_death_of_its_worker(
         expect(page.locator(".steps [aria-current=step]")).to_have_text("Running models")
         system.kill("visual")
     expect(page.locator(".verdict")).to_be_visible(timeout=VERDICT_MS)
-    expect(page.get_by_role("region", name="Picture")).to_contain_text("done")
+    expect(page.get_by_role("region", name="Faces and frames")).to_contain_text("done")
     assert system.wait(analysis_id)["branches"]["visual"]["status"] == "ok"
 
 

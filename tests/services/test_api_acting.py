@@ -7,11 +7,14 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from redis import Redis
 from sqlalchemy import create_engine, text
 
+from clipwarden.api.access import Caller
+from clipwarden.api.gateway import Gateway
 from clipwarden.shared.blobs import BUNDLES, EVIDENCE, UPLOADS, LocalBlobs
 from clipwarden.shared.codes import RejectCode
-from clipwarden.shared.contracts import Alternative, Branch, Label, Stage
+from clipwarden.shared.contracts import Alternative, Analysis, Branch, Label, Stage
 from clipwarden.shared.errors import Unavailable
 from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import Doomed, Settled, Store
@@ -52,6 +55,19 @@ def test_a_cancelled_analysis_ends_and_what_workers_still_do_is_dropped(
     assert kept(blobs, BUNDLES) == []
     assert len(kept(blobs, UPLOADS)) == 1
     assert gateway.get(f"/status/{submitted}").json()["error"] == "The analysis was cancelled."
+
+
+def test_a_cancelled_analysis_is_told_of_at_once(
+    gateway: httpx.Client, gateway_settings: Settings, store: Store, clip_file: Path
+) -> None:
+    asked = {"callback_url": "https://hooks.example.com/x"}
+    files = {"file": ("a.mp4", clip_file.read_bytes())}
+    analysis_id = gateway.post("/v1/analyses", data=asked, files=files).raise_for_status().json()["id"]
+
+    gateway.post(f"/v1/analyses/{analysis_id}/cancel").raise_for_status()
+
+    with Redis.from_url(gateway_settings.redis_url) as redis:
+        assert redis.blpop(["notify"], timeout=20), "only the sweeper would have told"
 
 
 def test_what_has_ended_cannot_be_cancelled(
@@ -96,6 +112,24 @@ def test_nothing_is_run_again_before_it_has_ended_or_without_its_file(
 
     assert [refused(reply) for reply in (early, gone, forgotten)] == [(409, "conflict")] * 3
     assert "no longer kept" in gone.json()["detail"]
+
+
+def test_a_rerun_that_is_taken_and_not_read_back_is_told_as_taken(
+    gateway: httpx.Client, store: Store, blobs: LocalBlobs, submitted: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(store, blobs, submitted)
+    real = Gateway.analysis
+
+    def away(self: Gateway, caller: Caller, analysis_id: UUID) -> Analysis:
+        if analysis_id != submitted:
+            raise Unavailable("Postgres is away")
+        return real(self, caller, analysis_id)
+
+    monkeypatch.setattr(Gateway, "analysis", away)
+    reply = gateway.post(f"/v1/analyses/{submitted}/rerun")
+
+    assert (reply.status_code, reply.json()["rerun_of"]) == (202, str(submitted))
+    assert store.analysis(UUID(reply.json()["id"]))
 
 
 def test_an_upload_is_kept_while_a_rerun_wants_it(

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from fractions import Fraction
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import httpx
 import pytest
@@ -20,6 +21,7 @@ from clipwarden.api.access import Scope, digest_of
 from clipwarden.shared.blobs import LocalBlobs
 from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import NewKey, Store
+from tests.analyses import finish
 from tests.services.conftest import Serve
 
 FILES = {"file": ("a.mp4", b"x" * 1000)}
@@ -42,6 +44,21 @@ def end_all(settings: Settings) -> None:
     engine = create_engine(settings.database_url)
     with engine.begin() as c:
         c.execute(text("UPDATE analyses SET state = 'cancelled', finished_at = clock_timestamp()"))
+    engine.dispose()
+
+
+def insert_unfinished(settings: Settings) -> None:
+    """One more than there are, of the same key."""
+    engine = create_engine(settings.database_url)
+    with engine.begin() as c:
+        c.execute(
+            text("""
+                INSERT INTO analyses (id, tenant_id, key_id, pipeline_id, state, filename, size_bytes, sha256,
+                                      deadline_at)
+                SELECT gen_random_uuid(), tenant_id, key_id, pipeline_id, 'queued', 'a', 1, 'ab', deadline_at
+                FROM analyses LIMIT 1
+            """)
+        )
     engine.dispose()
 
 
@@ -173,6 +190,26 @@ def test_beyond_the_bound_nothing_is_taken_that_cannot_be_kept(
 
     assert [reply.status_code for reply in [*taken, again]] == [202, 202, 202]
     assert len(kept) == 1, "the same bytes are kept once"
+
+
+def test_what_was_opened_before_needs_no_room(
+    serve: Serve, gateway_settings: Settings, store: Store, blobs: LocalBlobs
+) -> None:
+    first, again = {"Idempotency-Key": "first"}, {"Idempotency-Key": "again"}
+    with client_of(serve, gateway_settings, store, concurrent=1) as client:
+        opened = client.post("/v1/analyses", files=FILES, headers=first).raise_for_status().json()["id"]
+        finish(store, blobs, UUID(opened))
+        reruns = [client.post(f"/v1/analyses/{opened}/rerun", headers=again) for _ in range(2)]
+        assert told(client.post(f"/v1/analyses/{opened}/rerun")) == (429, "rate_limited")
+        other = {**client.headers, **first}
+        insert_unfinished(gateway_settings)
+        full = gateway_settings.model_copy(update={"max_unfinished": 1})
+        with serve(full) as url, httpx.Client(base_url=url, headers=other, trust_env=False, timeout=30) as late:
+            repeated = late.post("/v1/analyses", files=FILES)
+
+    assert [reply.status_code for reply in reruns] == [202, 202]
+    assert reruns[0].json()["id"] == reruns[1].json()["id"]
+    assert (repeated.status_code, repeated.json()["id"]) == (200, opened)
 
 
 def raw(url: str, sent: bytes, timeout_s: float = 10) -> bytes:

@@ -237,3 +237,24 @@ def test_a_narrow_rate_makes_a_batch_slower_and_no_smaller(
         sent = client.submit_batch(paths(folder) * 10)
 
     assert [item.error for item in sent.items] == [None] * 30
+
+
+def test_a_batch_that_is_sent_again_under_its_key_is_the_same_batch(client: Any, store: Store, folder: Path) -> None:
+    first, again = (client.submit_batch(paths(folder), idempotency_key="monday") for _ in range(2))
+
+    assert first.batch is not None
+    assert again.batch == first.batch
+    assert [item.id for item in again.items] == [item.id for item in first.items]
+    assert len(store.due(everything=True)) == 3
+
+
+@pytest.mark.usefixtures("at_gateway")
+def test_of_several_files_the_last_one_alone_is_in_the_bulk_lane_too(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("clipwarden.api.submit_command.MOST_ITEMS", 2)
+
+    assert main(["submit", "--json", *map(str, paths(folder))]) == 0
+
+    ids = [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()]
+    assert [found.lane for each in ids if (found := store.analysis(each))] == [Lane.BULK] * 3

@@ -84,7 +84,7 @@ def test_a_verdict_is_shown_with_what_it_means_and_what_made_it(
 ) -> None:
     with visiting(browser, gateway_url, at(shown)) as page:
         verdict = page.locator(".verdict")
-        expect(verdict).to_contain_text("Probably manipulated")
+        expect(verdict).to_contain_text("Judged fake")
         expect(verdict).to_contain_text("73 %")
         expect(verdict).to_contain_text("fake from 60 %, real up to 40 %")
         shares = verdict.locator("tbody .number").all_text_contents()
@@ -99,7 +99,7 @@ def test_a_verdict_is_shown_with_what_it_means_and_what_made_it(
 def test_a_label_is_told_by_words_and_shape_and_inconclusive_is_not_real(
     browser: Browser, gateway_url: str, store: Store, blobs: BlobStore, send: Send
 ) -> None:
-    words = {"fake": "Probably manipulated", "real": "No manipulation found", "inconclusive": "Inconclusive"}
+    words = {"fake": "Judged fake", "real": "Judged real", "inconclusive": "Inconclusive"}
     for label in Label:
         decided(store, blobs, send(f"{label}.webm"), label)
     with visiting(browser, gateway_url) as page:

@@ -35,8 +35,36 @@ def test_stages_and_lanes_are_those_of_the_analysis(
         begun(store, analysis_id, clip_of(4.0))
         expect(step).to_have_text("Running models")
         claim(store, analysis_id, Stage.VISUAL)
-        expect(page.get_by_role("region", name="Picture")).to_contain_text("running")
-        expect(page.get_by_role("region", name="Sound")).to_contain_text("waiting for a worker")
+        expect(page.get_by_role("region", name="Faces and frames")).to_contain_text("running")
+        expect(page.get_by_role("region", name="Speech", exact=True)).to_contain_text("waiting for a worker")
+
+
+def test_an_analysis_that_shares_a_run_says_so(browser: Browser, gateway_url: str, send: Send) -> None:
+    send(reuse="true")
+    second = send(reuse="true")
+    with visiting(browser, gateway_url, at(second)) as page:
+        expect(page.locator(".outlook")).to_contain_text("shares the run of the same content")
+
+
+def test_a_double_click_runs_an_analysis_again_once(
+    browser: Browser, gateway: httpx.Client, gateway_url: str, shown: UUID
+) -> None:
+    with visiting(browser, gateway_url, at(shown)) as page:
+        page.get_by_role("button", name="Run again").dblclick()
+        expect(page.locator("#queue a")).to_have_count(2)
+        expect(page.locator(".outlook")).to_be_visible()
+    made = {analysis["id"] for analysis in gateway.get("/v1/analyses").json()["analyses"]}
+    assert len(made - {str(shown)}) == 1
+
+
+def test_a_file_that_does_not_play_is_offered_by_its_newest_link(browser: Browser, gateway_url: str) -> None:
+    failed = """async () => { const { Player } = await import('/page/player.js');
+        const player = { link: '/new', media: null, said: document.createElement('p'), draw() {},
+                         playhead: { time: 0, follow() {} } };
+        Player.prototype.failed.call(player, '/old');
+        return player.said.querySelector('a').getAttribute('href'); }"""
+    with visiting(browser, gateway_url) as page:
+        assert page.evaluate(failed) == "/new"
 
 
 def test_an_analysis_is_followed_over_a_restart_of_the_gateway(
@@ -54,7 +82,7 @@ def test_an_analysis_is_followed_over_a_restart_of_the_gateway(
     expect(page.locator(".desk-head + .trouble")).to_have_text(re.compile("trying again|does not answer"))
     examined(store, blobs, analysis_id, clip_of(4.0))
     with serve(gateway_settings, port):
-        expect(page.locator(".verdict h2")).to_have_text("Probably manipulated")
+        expect(page.locator(".verdict h2")).to_have_text("Judged fake")
         expect(page.locator(".desk-head + .trouble")).to_be_hidden()
         context.close()
 
@@ -68,7 +96,7 @@ def test_an_analysis_is_followed_where_no_stream_gets_through(
         page.goto(gateway_url + at(analysis_id))
         expect(page.locator(".steps [aria-current=step]")).to_have_text("Queued")
         examined(store, blobs, analysis_id, clip_of(4.0))
-        expect(page.locator(".verdict h2")).to_have_text("Probably manipulated")
+        expect(page.locator(".verdict h2")).to_have_text("Judged fake")
 
 
 def problem(status: int, detail: str, retry_after: str | None = None) -> Callable[[Route], None]:
@@ -89,7 +117,7 @@ def test_a_gateway_that_refuses_for_a_while_is_quoted_and_asked_again(
             expect(page.locator("#queue-said")).to_contain_text(f"Come back later: {status}.")
             expect(page.locator(".desk-head + .trouble")).to_contain_text(f"Come back later: {status}.")
             page.unroute_all()
-            expect(page.locator(".verdict h2")).to_have_text("Probably manipulated")
+            expect(page.locator(".verdict h2")).to_have_text("Judged fake")
             expect(page.locator("#queue a")).to_have_count(1)
             expect(page.locator("#queue-said")).to_be_empty()
 
@@ -150,11 +178,12 @@ def test_a_clip_may_be_dropped_anywhere(browser: Browser, gateway_url: str) -> N
 
 
 def test_with_keys_the_page_asks_for_one_and_keeps_it_for_the_tab(
-    browser: Browser, gateway_url: str, store: Store, shown: UUID
+    browser: Browser, gateway: httpx.Client, gateway_url: str, store: Store, shown: UUID
 ) -> None:
     secret = keys.new_secret()
     store.create_key(NewKey(tenant="default", name="desk", digest=digest_of(secret), scopes=["read", "submit"]))
-    time.sleep(2.1)  # an open gateway looks for a first key every two seconds
+    while gateway.get("/v1/detectors").status_code != 401:  # an open gateway looks for a first key now and then
+        time.sleep(0.1)
     with visiting(browser, gateway_url, at(shown)) as page:
         dialog = page.get_by_role("dialog", name="API key")
         dialog.get_by_label("Key").fill("cw_wrong")
@@ -162,11 +191,11 @@ def test_with_keys_the_page_asks_for_one_and_keeps_it_for_the_tab(
         expect(dialog).to_contain_text("not known")
         dialog.get_by_label("Key").fill(secret)
         dialog.get_by_role("button", name="Use this key").click()
-        expect(page.locator(".verdict h2")).to_have_text("Probably manipulated")
+        expect(page.locator(".verdict h2")).to_have_text("Judged fake")
         until(page, "document.querySelector('video')?.readyState >= 1")
         until(page, "[...document.querySelectorAll('.evidence img')].every((i) => i.naturalWidth > 0)")
         page.reload()
-        expect(page.locator(".verdict h2")).to_have_text("Probably manipulated")
+        expect(page.locator(".verdict h2")).to_have_text("Judged fake")
         assert page.evaluate("Object.values(localStorage).join()").find(secret) < 0
         assert secret not in str(page.context.storage_state())
         page.get_by_role("button", name="Forget the key").click()

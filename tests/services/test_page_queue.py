@@ -99,11 +99,11 @@ def test_a_queue_is_reviewed_with_the_keyboard_alone(
         expect(dialog).to_be_visible()
         page.keyboard.press("Escape")
         page.keyboard.press("n")
-        expect(page.locator(".verdict h2")).to_have_text("No manipulation found")
+        expect(page.locator(".verdict h2")).to_have_text("Judged real")
         page.keyboard.press("c")
         shows(page, "Saved: The verdict is right.")
         page.keyboard.press("n")
-        expect(page.locator(".verdict h2")).to_have_text("Probably manipulated")
+        expect(page.locator(".verdict h2")).to_have_text("Judged fake")
         page.keyboard.press("w")
         page.keyboard.press("Tab")
         page.keyboard.type("the original is known")
@@ -112,7 +112,7 @@ def test_a_queue_is_reviewed_with_the_keyboard_alone(
         page.keyboard.press("Enter")
         shows(page, "Saved: False alarm")
         page.keyboard.press("p")
-        expect(page.locator(".verdict h2")).to_have_text("No manipulation found")
+        expect(page.locator(".verdict h2")).to_have_text("Judged real")
         expect(page.locator("#queue")).to_contain_text("marked wrong")
 
     said = {k: gateway.get(f"/v1/analyses/{i}/feedback").json()["feedback"] for k, i in made.items()}
@@ -185,21 +185,23 @@ def test_a_two_hour_timeline_stays_smooth(
 ) -> None:
     analysis_id = send("long.mkv", bytes(1000))
     examined(store, blobs, analysis_id, clip_of(7200.0, frames=180_000), windows=1000)
-    move = """async () => { const slider = document.querySelector('.timeline'); const times = [];
+    drawn = """() => { const slider = document.querySelector('.timeline');
         const box = slider.getBoundingClientRect();
-        for (let i = 0; i < 60; i++) {
-            const began = performance.now();
+        const brush = CanvasRenderingContext2D.prototype;
+        let calls = 0;
+        for (const name of ['clearRect', 'drawImage', 'fillRect', 'fillText', 'lineTo', 'rect', 'strokeRect']) {
+            const real = brush[name];
+            brush[name] = function (...given) { calls += 1; return real.apply(this, given); };
+        }
+        for (let i = 0; i < 60; i++)
             slider.dispatchEvent(new PointerEvent('pointermove',
                 { buttons: 1, clientX: box.left + box.width * i / 60, bubbles: true }));
-            times.push(performance.now() - began);
-            await new Promise(requestAnimationFrame);
-        }
-        return times.sort((a, b) => a - b)[15]; }"""
+        return calls / 60; }"""
     with visiting(browser, gateway_url, at(analysis_id)) as page:
         slider = page.get_by_role("slider")
         expect(slider).to_have_attribute("aria-valuemax", "7200")
         expect(page.locator(".evidence img")).to_have_count(3)
-        assert page.evaluate(move) < 16
+        assert 3 <= page.evaluate(drawn) <= 10, "the scores are drawn once, not at each move"
         page.get_by_role("button", name="Zoom in").click()
         slider.press("Home")
         slider.press("ArrowRight")

@@ -4,7 +4,9 @@ import asyncio
 
 import httpx
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
+from clipwarden.api import guard
 from clipwarden.api.app import create_app
 from clipwarden.shared.settings import Settings
 
@@ -81,3 +83,24 @@ def test_a_request_id_is_kept_unless_it_could_forge_a_log_line(app: Offline) -> 
     assert app.request("GET", "/livez", {"X-Request-ID": "mine-1"}).headers["X-Request-ID"] == "mine-1"
     for forged in ("a b", "", "x" * 65, '{"a"}'):
         assert app.request("GET", "/livez", {"X-Request-ID": forged}).headers["X-Request-ID"] != forged
+
+
+def test_a_request_that_breaks_off_is_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+    monkeypatch.setattr(guard, "count_request", lambda _scope, status, _elapsed_s: counted.append(status))
+
+    async def broken(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError("half of it was sent")
+
+    async def ignored(_: Message) -> None:
+        pass
+
+    async def nothing() -> Message:
+        return {"type": "http.disconnect"}
+
+    scope = {"type": "http", "method": "GET", "path": "/livez", "headers": [(b"host", b"localhost")]}
+    with pytest.raises(RuntimeError, match="half"):
+        asyncio.run(guard.Guard(broken, Settings())(scope, nothing, ignored))
+
+    assert counted == [200]

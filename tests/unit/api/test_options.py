@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from clipwarden.api.fields import METADATA_BYTES, METADATA_DEPTH, checked_metadata, read_json
 from clipwarden.api.idempotency import KEY, fingerprint
-from clipwarden.api.options import Options, from_form, from_json
+from clipwarden.api.options import Options, check_choice, from_form, from_json
 from clipwarden.api.preferences import WAIT
 from clipwarden.api.uploads import SHA256_MEMBER
+from clipwarden.shared.contracts import Manifest
 from clipwarden.shared.errors import ProblemError
 
 URL = {"url": "https://a.example/"}
@@ -115,3 +116,12 @@ def test_a_digest_is_found_among_others(header: str, found: str | None) -> None:
     match = SHA256_MEMBER.search(header)
 
     assert (match and match[1]) == found
+
+
+def test_a_choice_that_cannot_be_had_is_told_where_to_find_one_that_can() -> None:
+    manifest = Manifest(detectors=(), faces="mtcnn", fusion=f"sha256:{'0' * 64}", policies=("balanced",))
+
+    with pytest.raises(ProblemError, match="'policy' names bold, not among the policies that GET /v1/detectors lists"):
+        check_choice(from_json(URL | {"policy": "bold"}), manifest)
+    with pytest.raises(ProblemError, match="'detectors' names lipfd, not among what GET /v1/detectors lists as ready"):
+        check_choice(from_json(URL | {"detectors": ["lipfd"]}), manifest)

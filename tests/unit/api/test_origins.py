@@ -30,7 +30,8 @@ def test_a_named_origin_may_read_answers_and_errors() -> None:
         assert reply.status_code == status
         assert reply.headers["Access-Control-Allow-Origin"] == DESK
         assert "Origin" in reply.headers["Vary"]
-        assert "RateLimit" in reply.headers["Access-Control-Expose-Headers"]
+        exposed = reply.headers["Access-Control-Expose-Headers"].split(", ")
+        assert {"Preference-Applied", "RateLimit", "Retry-After"} <= set(exposed)
         assert "Access-Control-Allow-Credentials" not in reply.headers
 
 
@@ -40,7 +41,8 @@ def test_a_preflight_of_a_named_origin_is_answered_before_any_key() -> None:
     assert (reply.status_code, reply.content) == (204, b"")
     assert reply.headers["Access-Control-Allow-Origin"] == DESK
     assert "POST" in reply.headers["Access-Control-Allow-Methods"]
-    assert {"Authorization", "X-API-Key"} <= set(reply.headers["Access-Control-Allow-Headers"].split(", "))
+    asked = {"Authorization", "Content-Digest", "Prefer", "Repr-Digest", "X-API-Key"}
+    assert asked <= set(reply.headers["Access-Control-Allow-Headers"].split(", "))
 
 
 @pytest.mark.parametrize(

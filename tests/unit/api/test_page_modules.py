@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from clipwarden.shared.report.evidence import CAPTIONS
+from clipwarden.shared.report.wording import BRANCHES, HEADLINES
+
 PAGE = Path(__file__).parents[3] / "api" / "page"
 
 
@@ -69,3 +72,36 @@ def test_an_event_is_read_with_its_id_whatever_stands_around_it() -> None:
 
     assert computed("events.js", f"m.parsed({block})") == {"data": '{"state": "done"}', "event": "abc"}
     assert computed("events.js", "m.parsed('retry: 2000')") == {"data": "", "event": ""}
+
+
+def test_the_page_and_the_report_say_the_same_of_branches_labels_and_pictures() -> None:
+    assert computed("types.js", "m.BRANCH_NAMES") == BRANCHES
+    assert computed("verdict.js", "m.LABELS") == {label: words for label, (words, _) in HEADLINES.items()}
+    assert computed("evidence.js", "m.KINDS") == CAPTIONS
+
+
+def test_the_score_of_a_face_is_that_of_its_look_and_no_other_picture_has_one() -> None:
+    looks = json.dumps([{"time_s": t, "score": s} for t, s in ((1.0, 0.2), (1.0, 0.7), (1.5, 0.9))])
+    groups = [[("heatmap", 1.0), ("face", 1.0)], [("mouth", 1.25)], [("frames", 1.5)], [("face", None)]]
+    asked = json.dumps([[{"kind": kind, "time_s": t} for kind, t in group] for group in groups])
+
+    assert computed("evidence.js", f"{asked}.map((group) => m.scoreOf(group, {looks}))") == [0.7, None, None, None]
+
+
+def test_links_are_renewed_before_the_first_of_them_expires() -> None:
+    refreshed = """await (async () => {
+        let asked = 0;
+        globalThis.fetch = () => (asked += 1, Promise.resolve(new Response("null")));
+        const told = [];
+        for (const left_s of [3600, 600, 60, -5]) {
+            const expires = Math.floor(Date.now() / 1000) + left_s;
+            const links = { self: "/a", report: `/r?expires=${expires + 900}`, media: `/m?expires=${expires}` };
+            const desk = { id: "a", trouble: { hidden: true }, closing: new AbortController() };
+            await m.Desk.prototype.refresh.call({ ...desk, analysis: { state: "done", links } });
+            told.push(asked);
+        }
+        return told;
+    })()"""
+
+    assert computed("analysis.js", refreshed) == [0, 0, 1, 2]
+    assert computed("analysis.js", "m.expiry({ self: '/a' })") is None
