@@ -141,7 +141,7 @@ ANALYSIS: dict[str, Any] = {
             "fake_called_real": {"count": 25, "clips": 252, "low": 0.0652, "high": 0.1430},
             "real_groups": 56,
             "fake_groups": 76,
-            "text": "Of 138 real clips that the fusion had never seen, 13 (9%, with 95% confidence 5% to 16%) were "
+            "text": "Of 138 real clips held out of the fit, 13 (9%, with 95% confidence 5% to 16%) were "
             "called fake as well. Of 252 fake ones it found 46.",
         },
         "coverage": 1.0,

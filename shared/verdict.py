@@ -38,7 +38,7 @@ class Share(Contract):
 
 
 class ErrorRates(Contract):
-    """How often the head was right and wrong, at these thresholds, on clips that nothing of it was fitted on.
+    """How often the head was right and wrong on clips that it was not fitted on; the thresholds were chosen on them.
 
     Intervals take clips as independent; they come from so many groups of related ones. `text` says in one sentence
     what that means for the label of the verdict.

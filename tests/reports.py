@@ -135,7 +135,7 @@ RATES = ErrorRates(
     fake_called_real=share(25, 252),
     real_groups=56,
     fake_groups=76,
-    text="Of 138 real clips that the fusion had never seen, 13 (9%) were called fake as well.",
+    text="Of 138 real clips held out of the fit, 13 (9%) were called fake as well.",
 )
 
 

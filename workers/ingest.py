@@ -142,7 +142,8 @@ def _dispatch(process: WorkerProcess, analysis_id: UUID, run: Sequence[Branch], 
             return
         body = app.signature(Task.FUSE.value, args=[aid], immutable=True, priority=priority)
         body.on_error(app.signature(Task.SETTLE.value, args=[aid], immutable=True, priority=priority))
-        chord([app.signature(assess_task(b).value, args=[aid], immutable=True, priority=priority) for b in run])(body)
+        branches = [app.signature(assess_task(b).value, args=[aid], immutable=True, priority=priority) for b in run]
+        chord(branches, app=app)(body)
         process.store.mark_sent(analysis_id, [Stage(b) for b in run], process.settings.resend_after_s)
     except (Unavailable, OSError, CeleryError, KombuError, RedisError) as error:
         log.warning("branches not sent, the sweeper will", reason=str(error))

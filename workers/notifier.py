@@ -24,7 +24,7 @@ from clipwarden.workers.faults import RETRY_AFTER_FAULT_S, start_or_leave
 from clipwarden.workers.notify import Notifier
 
 settings = load_settings()
-app = Celery("clipwarden")
+app = Celery("clipwarden", set_as_current=False)
 app.conf.update(celery_config(settings))
 celeryd_after_setup.connect(join_pool_logs)
 

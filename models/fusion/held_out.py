@@ -14,11 +14,11 @@ OUTSIDE: Final = 0.05
 """Of the confidence of an interval, half on either side."""
 
 SENTENCES: Final[dict[Label, str]] = {
-    Label.FAKE: "Of {real} real clips that the fusion had never seen, {alarms} were called fake as well. "
+    Label.FAKE: "Of {real} real clips held out of the fit, {alarms} were called fake as well. "
     "Of {fake} fake ones it found {found}.",
-    Label.REAL: "Of {fake} fake clips that the fusion had never seen, {missed} were called real as well. "
+    Label.REAL: "Of {fake} fake clips held out of the fit, {missed} were called real as well. "
     "Of {real} real ones it cleared {cleared}.",
-    Label.INCONCLUSIVE: "Of the clips that the fusion had never seen, {open:.0%} stayed open like this one. "
+    Label.INCONCLUSIVE: "Of the clips held out of the fit, {open:.0%} stayed open like this one. "
     "Of {real} real ones {alarms} were called fake, of {fake} fake ones {missed} were called real.",
 }
 

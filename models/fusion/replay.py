@@ -1,6 +1,7 @@
 """Many verdicts at once: labels and probabilities from stored features, with array arithmetic instead of `judge`.
 
-Gives what `judge` gives for the same features, up to the last digits of the sum; a test holds the two together.
+Gives what `judge` gives for the same features, up to the last digits of the sum; a test holds the two together. Where a
+head of the gate alone decides, the gate is taken to have spared the clip the rest, and does not accuse.
 """
 
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from clipwarden.models.catalogue import CATALOGUE, PROBABILITY_EDGE
+from clipwarden.models.catalogue import CATALOGUE, GATE, PROBABILITY_EDGE
 from clipwarden.models.fusion.bundle import FusionBundle, Head
 from clipwarden.models.fusion.faults import FaultCode, FusionFault
 from clipwarden.shared.contracts import Label
@@ -53,7 +54,8 @@ def replay(bundle: FusionBundle, columns: Sequence[str], values: Floats, policy:
         p = _probability(head, values[np.ix_(rows, np.array(wanted))])
         t = head.thresholds[chosen]
         out.head[rows], out.probability[rows] = k, p
-        out.label[rows] = INCONCLUSIVE + (p >= t.fake).astype(np.int8) - (p <= t.real).astype(np.int8)
+        accuses = {CATALOGUE[name].detector for name in head.feature_cols} != {GATE}
+        out.label[rows] = INCONCLUSIVE + (accuses & (p >= t.fake)).astype(np.int8) - (p <= t.real).astype(np.int8)
     return out
 
 

@@ -17,8 +17,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from clipwarden.models.backbones.embedders import FrameEmbedder
 from clipwarden.models.checkpoint import save_from
-from clipwarden.models.training.clip_cache import AS_IT_IS, ClipCache
-from clipwarden.models.training.run_folder import RunFolder, ScoreRow
+from clipwarden.models.training.clip_cache import ClipCache
+from clipwarden.models.training.run_folder import AS_IT_IS, RunFolder, ScoreRow, folds_digest
 from clipwarden.models.training.video_data import FOLDS, VideoClip, clip_weights, read_clips, training_clips
 from clipwarden.models.training.video_report import clip_facts, clip_metrics
 from clipwarden.models.visual.temporal_bilstm import LEAST_FRAMES, BiLstmNetwork, TemporalBiLstm
@@ -65,6 +65,7 @@ def train_bilstm(data: Path, out: Path, seed: int, jobs: int, progress: Progress
             "seed": seed,
             "backbone": backbones[-1].digest,
             "recipe": asdict(BiLstmRecipe()),
+            "folds": folds_digest(data / "video"),
         },
     )
     clips = read_clips(data)

@@ -6,12 +6,17 @@ from importlib.resources import files
 from typing import Any, Final
 
 from clipwarden.models.training.measure import Estimate
-from clipwarden.models.training.run_folder import RunFolder
+from clipwarden.models.training.run_folder import AS_IT_IS, CODED, THINNED, RunFolder
+
+_UNCALIBRATED: Final = "An uncalibrated score that only the fusion may turn into a verdict. Not evidence on its own."
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The parts of a card that do not come from a run; without summary or failures those of the installed card stay."""
+    """The parts of a card that do not come from a run; without summary or failures those of the installed card stay.
+
+    What was tried once stays in the installed card too: no code can make its figures anew.
+    """
 
     title: str
     data: str
@@ -19,6 +24,7 @@ class Facts:
     protocol: str
     summary: str = ""
     failures: str = ""
+    use: str = _UNCALIBRATED
 
 
 _CLIPS: Final = """Short clips of people from public repositories and project pages: interviews, news, driving and
@@ -29,8 +35,8 @@ text-to-speech and voice conversion of 64 systems. Part of it states no licence;
 _BY_CLIPS: Final = """Five folds; a fold's generators and sources, and every clip that shares a person or footage with
 it, are not trained on. One score per clip."""
 _BY_SPEECH: Final = """Five folds; a fold tests bona fide speech of its sources and spoofed speech of its families of
-synthesis, and nothing of either is trained on. One score per utterance. "Modern" are recent systems and new sources
-only: the honest part."""
+synthesis, and nothing of either is trained on. One score per utterance, without channel copies. "Modern" are recent
+systems and new sources only: the honest part."""
 _SPECIFIED: Final = """The recipe that the model specifications state for the frames: AdamW, a cosine to zero over the
 epochs, label smoothing. An epoch takes one {example} of each {item}. From random weights: there are none to start from
 that may be shipped."""
@@ -39,6 +45,17 @@ _FROM_NOTHING: Final = """Binary cross entropy of single faces, by the documents
 mirrored, recoloured. Faces are drawn by 1/sqrt(n) of the clip's generator or source, both labels equally often, half of
 them from a copy of the clip as H.264 at CRF 30. AdamW with a warm-up and a cosine, clipped gradients. From random
 weights."""
+
+_VERSIONS: Final = {
+    AS_IT_IS: "clips as they are",
+    THINNED: "clips as they are, by every fourth of their faces",
+    CODED: "copies by H.264 at CRF 30, by every fourth of their faces",
+}
+_SPEAKERS: Final = {
+    True: "Speakers of a tested fold are not trained on either.",
+    False: "Speakers were not kept apart in this run: some of a tested fold were trained on, which flatters it.",
+}
+_TRIED: Final = "Tried once, not reproduced by the command"
 
 
 FACTS: Final[dict[str, Facts]] = {
@@ -68,14 +85,11 @@ and no recording.""",
         recipe="""Principal components of the mouths (mean of the five frames, and the steps between them) and of the
 sounds, each less the clip's mean and in units of its spread, and of these the four pairs of directions that correlate
 most (canonical correlations). Nothing is random. The cosine becomes log-odds by a scale and a bias with the least
-out-of-fold log-loss over the clips below.
-
-Tried on the same folds, which flatters a little: 20, 30 and 60 components, 2 to 20 pairs, frames alone (AUC 0.77 to
-0.81), steps alone (0.73 to 0.82), both (0.79 to 0.84). Two convolutional towers of 2.5 million parameters were written
-before and not trained to an end: there are five minutes of speech to learn from.""",
+out-of-fold log-loss over the clips below.""",
         protocol="""Five folds; people, footage and sources of a fold are not trained on. "Real" is a clip as it is,
 "fake" the same clip with its sound 0.2 to 1 s early or late, twice each, what falls off one end coming in at the other.
 Groups are people.""",
+        use="Calibrated to tell moved sound on the clips above. Shown beside a verdict and weighed in none.",
     ),
     "frame_stats": Facts(
         title="Frame statistics",
@@ -83,18 +97,7 @@ Groups are people.""",
         recipe="""A linear discriminant on the mean numbers of each clip, its scatter within labels shrunk towards a
 sphere, and of that scatter the part between generators or sources counted little: unseen ones lie elsewhere. Clips
 weigh 1/sqrt(n) of their generator or source, both labels equally. The logits are scaled to the least out-of-fold
-log-loss. Nothing is random.
-
-Shrinkage and the count of the scatter between sources were chosen in inner folds, by the mean AUC over the folds that
-are left when one is put aside: 0.745, the best of 20 pairs (0.731 to 0.745). Choosing anew for each fold on the four
-others gives 0.736 over all. What else was tried, AUC over all and, in brackets, each repository left out, the best of
-four to six shrinkages, which flatters all alike: means and spreads of six stages 0.719 (0.768), of the lower five 0.737
-(0.792), of single stages 0.680 to 0.729; these with spreads over time 0.718 (0.757); logistic regression 0.735, a
-kernel machine 0.734; skewness and mean size of standard scores of four stages beside them, as shipped, 0.741 (0.842)
-with all scatter counted and 0.750 (0.814) with a tenth of that between sources; also correlations of channels and of
-neighbours 0.754 (0.835), for twice the numbers; 867 hand-made numbers (residuals, co-occurrences, spectra) alone 0.691
-(0.717), beside them 0.741 (0.758). Copies at CRF 30 as further clips: 0.728, and 0.713 instead of 0.719 on such
-copies.""",
+log-loss. Nothing is random.""",
         protocol=_BY_CLIPS,
     ),
     "tiny_gate": Facts(
@@ -126,13 +129,10 @@ logistic of the mean logit as its score. Architecture and feature order follow t
 Monike123/The-Third-Derivative; that project published no weights, these are our own. Departures: feature 12 is the
 mean step across vertical edges of the 8 x 8 grid, the noise ratio is clipped at 100, heavy-tailed features enter
 as log(1 + x), features are clamped at four standard deviations.""",
-        data="""Short clips of people from public repositories and project pages: interviews, news, driving and
-research recordings against talking heads, portrait animation, face swaps, lip-sync, head avatars and text-to-video.
-Many sources allow research only or state no licence at all; the weights hold 3,170 numbers and no picture.""",
+        data=_CLIPS,
         recipe="""Crops drawn by 1/sqrt(n) of the clip's generator or source, both labels equally often; half of the
 draws are crops scaled, blurred and JPEG-coded once more, alike for both labels. AdamW.""",
-        protocol="""Five folds; a fold's generators and sources, and every clip that shares a person or footage with
-it, are not trained on. One score per clip, the mean logit over its crops. Clips without a face are not scored.""",
+        protocol=f"{_BY_CLIPS} It is the mean logit over its crops; clips without a face have none.",
         failures="""- The features read the quality of a picture as much as its origin: compression, scaling, blur and
 small faces can move the score in both directions. How much was not measured.
 - Scores of different sources have different offsets; ranking within one source does not carry over to a threshold.
@@ -150,15 +150,12 @@ speech (by silero-vad, MIT) are left out and named. The score is the logistic of
 follows the audio network of harsh-dev-05/Mugen-Deepfake; the weights are our own. Departures: rows are standardised
 with statistics kept in the weights and clamped at five standard deviations, windows instead of one centre crop, no
 zero padding, what is not speech is left out.""",
-        data="""Read and spontaneous speech in several languages, against vocoder copies, classical and neural
-text-to-speech and voice conversion of 64 systems. Part of it states no licence; the weights hold no recording.""",
+        data=_SPEECH,
         recipe="""Random stretches of 2.6 s, drawn by 1/sqrt(n) of the system or source, both labels equally often.
 Each utterance also in two copies through random channels (MP3, AAC, Opus, noise, lost bandwidth, a room), alike for
 both labels. A random constant on each cepstrum stands for an unknown microphone; random columns are masked. AdamW,
 label smoothing, bfloat16, fixed length.""",
-        protocol="""Five folds; a fold tests bona fide speech of its sources and spoofed speech of its families of
-synthesis, and nothing of either is trained on. One score per utterance, without channel copies. "Modern" are recent
-systems and new sources only: the honest part.""",
+        protocol=_BY_SPEECH,
         failures="""- Systems and sources unlike the training ones are near chance; read the modern figures first.
 - Formant and concatenative synthesis, WORLD and Griffin-Lim copies are missed when their family is unseen: their AUC
   is below 0.5 in the table.
@@ -180,25 +177,16 @@ Up to two minutes of 16 kHz mono in windows of 8 s, each 4 s after the one befor
 MIT) are left out and named. The score is the logistic of the mean logit. No number depends on the level of the sound;
 heavy-tailed numbers enter as sign * log(1 + size), standardised and clamped at six standard deviations. Features and
 weights are our own.""",
-        data="""Read and spontaneous speech in several languages, against vocoder copies, classical and neural
-text-to-speech and voice conversion of 64 systems. Part of it states no licence; the weights hold no recording.""",
+        data=_SPEECH,
         recipe="""A linear discriminant whose scatter within labels is shrunk towards a sphere. Utterances weigh
 1/sqrt(n) of their system or source, both labels equally. Each utterance also in two copies through random channels
 (MP3, AAC, Opus, noise, lost bandwidth, a room), alike for both labels. The logits are scaled to the least out-of-fold
-log-loss. Nothing is random but the channels.
-
-The shrinkage was chosen on the folds of the figures below, which flatters them a little. EER over all and on the
-modern part by what was tried, with two copies: shrinkage 0.1 0.280 and 0.361, 0.2 0.262 and 0.338, 0.35 0.252 and
-0.323, 0.5 0.244 and 0.316, 0.65 0.230 and 0.311, 0.8 0.244 and 0.331, 0.9 0.275 and 0.338; chosen anew for each fold
-on the four others (0.65, 0.5, 0.8, 0.9, 0.65) 0.257 and 0.397, in part because the scales of such folds differ. With
-shrinkage 0.5 and no copies 0.247 and 0.331. With one copy: 600 principal components and shrinkage 0.2 0.247 and 0.338,
-a kernel machine on them 0.250 and 0.323, the sum of both 0.247 and 0.323: no gain for a thousand times the weights.""",
-        protocol="""Five folds; a fold tests bona fide speech of its sources and spoofed speech of its families of
-synthesis, and nothing of either is trained on. One score per utterance, without channel copies. "Modern" are recent
-systems and new sources only: the honest part.""",
+log-loss. Nothing is random but the channels.""",
+        protocol=_BY_SPEECH,
         failures="""- Systems and sources unlike the training ones are missed often; read the modern figures first.
-- Noise, lossy codecs, a room and lost bandwidth cost accuracy: with shrinkage 0.5 the EER over all rises from 0.244 to
-  0.291, on the modern part from 0.316 to 0.344, over copies that went through one random channel each.
+- Formant and concatenative synthesis and copies by neural vocoders are missed when their family is unseen: their AUC is
+  below 0.5 in the table.
+- Noise, lossy codecs, a room and lost bandwidth cost accuracy.
 - Judges speech. Music, sound effects and singing are not in its training data. Where no speech is heard nothing is
   judged, but singing and speech over loud music may pass for speech and were not tested.
 - A clip can be a video forgery with genuine sound, or the reverse: this score speaks of the sound alone.""",
@@ -214,11 +202,12 @@ def card_text(detector: str, run: RunFolder) -> str:
         "What it is": facts.summary or stays["What it is"],
         "Data and licences": f"{facts.data}\n\n{_licences(data)}",
         "Recipe": f"{facts.recipe}\n\n{_recipe(detector, run)}",
+        _TRIED: stays.get(_TRIED, ""),
         "Figures": f"{facts.protocol}\n\n{_figures(metrics)}",
         "Known failures": facts.failures or stays["Known failures"],
-        "Use": "An uncalibrated score that only the fusion may turn into a verdict. Not evidence on its own.",
+        "Use": facts.use,
     }
-    body = "\n\n".join(f"## {name}\n\n{text}" for name, text in sections.items())
+    body = "\n\n".join(f"## {name}\n\n{text}" for name, text in sections.items() if text)
     return f"# {facts.title} (`{detector}`)\n\n{body}\n"
 
 
@@ -249,8 +238,10 @@ def _figures(metrics: Mapping[str, Any]) -> str:
     lines += [_row(name.replace("_", " "), part) for name, part in metrics.get("families", {}).items()]
     notes = [
         "Intervals resample whole groups (sources, speakers, generators); 0.5 is chance for both figures.",
-        "Pooled figures mix five networks of one seed; the shipped network is a sixth, trained on everything.",
+        "Pooled figures mix five fits of one seed, one for each fold; what ships is a sixth, made from everything.",
     ]
+    if "families" in metrics:
+        notes.append(_SPEAKERS[bool(metrics.get("speakers_apart"))])
     if channels := metrics.get("channels"):
         means = ", ".join(f"{name} {c['mean_logit']:+.2f} ({c['real']})" for name, c in channels.items())
         notes.append(f"Mean logit of bona fide speech by channel (utterances): {means}.")
@@ -264,14 +255,14 @@ def _figures(metrics: Mapping[str, Any]) -> str:
             f"Each of {apart['repositories']} repositories left out in turn, with its generators, people and footage: "
             f"real against fake within it, AUC {Estimate(**apart['auc'])} over repositories."
         )
-    notes += [_operation(name.replace("_", " "), shares) for name, shares in metrics.get("operation", {}).items()]
+    notes += [_operation(_VERSIONS[name], shares) for name, shares in metrics.get("operation", {}).items()]
     return "\n".join([*lines, "", "\n\n".join(notes)])
 
 
 def _operation(version: str, shares: Mapping[str, float]) -> str:
     """What becomes of clips at thresholds that gave away a tenth of each label of other folds."""
     return (
-        f"At thresholds that give away 10 % of the other folds' clips, clips {version}: of the fakes "
+        f"At thresholds that give away 10 % of the other folds' clips ({version}): of the fakes "
         f"{shares['fake_called_fake']:.0%} are called fake, {shares['fake_called_real']:.0%} real, "
         f"{shares['fake_inconclusive']:.0%} neither; of the real clips {shares['real_called_fake']:.0%} are called "
         f"fake, {shares['real_called_real']:.0%} real, {shares['real_inconclusive']:.0%} neither."

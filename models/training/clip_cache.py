@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 
 from clipwarden.models.detector import DetectorSpec
 from clipwarden.models.training.evaluation.recoding import recoded
+from clipwarden.models.training.run_folder import AS_IT_IS, CODED, cache_name
 from clipwarden.models.training.video_data import Copier, VideoClip, prepared
 from clipwarden.models.visual.scores import faces_of
 from clipwarden.shared.clip import View
 from clipwarden.shared.contracts import MediaKind
 from clipwarden.shared.errors import NotApplicable
-
-AS_IT_IS, CODED = "as_it_is", "crf30"
 
 
 def coded_again(path: Path, folder: Path) -> Path:
@@ -69,4 +68,4 @@ class ClipCache:
         part.replace(self._file(clip, version))
 
     def _file(self, clip: VideoClip, version: str) -> Path:
-        return self._folder / f"{Path(clip.path).stem}.{version}.npy"
+        return self._folder / f"{cache_name(clip.path)}.{version}.npy"

@@ -13,8 +13,16 @@ from rich.progress import Progress
 from clipwarden.models.audio.cqcc_cnn import CqccCnn, frame_windows
 from clipwarden.models.checkpoint import save_from
 from clipwarden.models.training.cqcc_fit import CqccRecipe, Material, fit_cqcc
-from clipwarden.models.training.run_folder import RunFolder, ScoreRow
-from clipwarden.models.training.speech_data import COPIES, FOLDS, CqccCache, Utterance, read_utterances, weights_of
+from clipwarden.models.training.run_folder import RunFolder, ScoreRow, folds_digest
+from clipwarden.models.training.speech_data import (
+    COPIES,
+    FOLDS,
+    CqccCache,
+    Utterance,
+    read_utterances,
+    training_utterances,
+    weights_of,
+)
 from clipwarden.models.training.speech_report import label_of, speech_facts, speech_metrics
 from clipwarden.models.training.video_data import read_clips
 from clipwarden.models.training.video_sound import score_sound
@@ -27,12 +35,21 @@ def train_cqcc(data: Path, out: Path, seed: int, jobs: int, progress: Progress) 
     """Train, score out of fold, measure. A stopped run goes on after its last finished network."""
     torch.set_num_threads(jobs)
     recipe = CqccRecipe()
-    run = RunFolder(out, {"detector": NAME, "seed": seed, "copies": COPIES, "recipe": asdict(recipe)})
+    run = RunFolder(
+        out,
+        {
+            "detector": NAME,
+            "seed": seed,
+            "copies": COPIES,
+            "recipe": asdict(recipe),
+            "folds": folds_digest(data / "audio"),
+        },
+    )
     utterances = read_utterances(data)
     versions = _features(data, run, utterances, seed, progress)
     scores = []
     for fold in range(FOLDS):
-        chosen = [k for k, u in enumerate(utterances) if u.trains(fold)]
+        chosen = training_utterances(utterances, fold)
         network = _network(
             run, f"fold-{fold}", [utterances[k] for k in chosen], [versions[k] for k in chosen], seed, progress
         )

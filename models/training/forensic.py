@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from clipwarden.models.checkpoint import load_into, save_from
 from clipwarden.models.training.forensic_data import ForensicCache
-from clipwarden.models.training.run_folder import RunFolder, ScoreRow
+from clipwarden.models.training.run_folder import RunFolder, ScoreRow, folds_digest
 from clipwarden.models.training.video_data import FOLDS, VideoClip, clip_weights, read_clips, training_clips
 from clipwarden.models.training.video_report import clip_facts, clip_metrics
 from clipwarden.models.visual.forensic_features import compressed
@@ -47,7 +47,9 @@ class ClipFeatures:
 def train_forensic(data: Path, out: Path, seed: int, jobs: int, progress: Progress) -> RunFolder:
     """Train, score out of fold, measure. A stopped run keeps the features it has."""
     torch.set_num_threads(jobs)
-    run = RunFolder(out, {"detector": NAME, "seed": seed, "recipe": asdict(ForensicRecipe())})
+    run = RunFolder(
+        out, {"detector": NAME, "seed": seed, "recipe": asdict(ForensicRecipe()), "folds": folds_digest(data / "video")}
+    )
     clips = read_clips(data)
     cache = ForensicCache(data, run.folder("features"), seed, jobs)
     for _ in progress.track(cache.fill(clips), total=len(clips), description="features"):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipwarden.models.training.laundry import laundered
+from clipwarden.models.training.run_folder import cache_name
 from clipwarden.models.training.video_data import VideoClip, prepared
 from clipwarden.models.visual.forensic_features import forensic_features
 from clipwarden.models.visual.forensic_mlp import NEED, ForensicMlp
@@ -54,4 +55,4 @@ class ForensicCache:
         part.replace(self._file(clip, version))
 
     def _file(self, clip: VideoClip, version: int) -> Path:
-        return self._folder / f"{Path(clip.path).stem}.{version}.npy"
+        return self._folder / f"{cache_name(clip.path)}.{version}.npy"

@@ -16,15 +16,16 @@ from rich.progress import Progress
 from clipwarden.models.backbones.efficientnet_lite0 import INPUT
 from clipwarden.models.backbones.pictures import infer
 from clipwarden.models.checkpoint import save_from
-from clipwarden.models.training.clip_cache import VERSIONS, ClipCache
+from clipwarden.models.training.clip_cache import ClipCache
 from clipwarden.models.training.discriminant import best_slope, fit_direction, scaling
-from clipwarden.models.training.run_folder import RunFolder, ScoreRow
+from clipwarden.models.training.run_folder import AS_IT_IS, CODED, THINNED, RunFolder, ScoreRow, folds_digest
 from clipwarden.models.training.video_data import FOLDS, VideoClip, clip_weights, read_clips, training_clips
 from clipwarden.models.training.video_report import clip_facts, clip_metrics, left_out, left_out_auc, operation
 from clipwarden.models.visual.frame_stats import AT_ONCE, FaceDiscriminant, FrameStats, stage_statistics
 from clipwarden.shared.clip import View
 
 NAME: Final = "frame_stats"
+JUDGED: Final = (AS_IT_IS, THINNED, CODED)
 Numbers = NDArray[np.float32]
 Logits = NDArray[np.float64]
 
@@ -34,7 +35,7 @@ class FramesRecipe:
     """`shrinkage` is the weight of the sphere that the scatter within labels is mixed with.
 
     `between` is how much of the scatter between generators or sources counts in it: little, for unseen ones lie
-    elsewhere. Of a clip's faces every `every`-th is learnt from.
+    elsewhere. Of a clip's faces all are judged, and every `every`-th is learnt from; of a copy's only these are judged.
     """
 
     shrinkage: float = 0.35
@@ -44,7 +45,7 @@ class FramesRecipe:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A clip with the numbers (faces, COUNT) of its faces, by version; there is at least one of each."""
+    """A clip with the numbers (faces, COUNT) of its faces, at least one, by version as JUDGED names them."""
 
     clip: VideoClip
     versions: tuple[Numbers, ...]
@@ -54,7 +55,9 @@ def train_frames(data: Path, out: Path, seed: int, jobs: int, progress: Progress
     """Train, score out of fold, measure. A stopped run goes on with the numbers that it has."""
     torch.set_num_threads(jobs)
     recipe = FramesRecipe()
-    run = RunFolder(out, {"detector": NAME, "seed": seed, "recipe": asdict(recipe)})
+    run = RunFolder(
+        out, {"detector": NAME, "seed": seed, "recipe": asdict(recipe), "folds": folds_digest(data / "video")}
+    )
     clips = read_clips(data)
     seen = _described(data, run, clips, recipe, jobs, progress)
     folds = [[d for d in seen if d.clip.fold == k] for k in range(FOLDS)]
@@ -72,7 +75,7 @@ def train_frames(data: Path, out: Path, seed: int, jobs: int, progress: Progress
             **clip_metrics([d.clip for d in seen], scores, seed),
             "left_out_auc": _left_out(seen, recipe, seed, progress),
             "operation": operation(
-                fake, np.array([d.clip.fold for d in seen]), dict(zip(VERSIONS, logits.T, strict=True))
+                fake, np.array([d.clip.fold for d in seen]), dict(zip(JUDGED, logits.T, strict=True))
             ),
         },
     )
@@ -82,7 +85,7 @@ def train_frames(data: Path, out: Path, seed: int, jobs: int, progress: Progress
 
 def fit_frames(material: Sequence[Described], recipe: FramesRecipe, slope: float = 1.0) -> FaceDiscriminant:
     """The discriminant of mean numbers of clips as they are, its logits times `slope`; in eval mode."""
-    numbers = np.stack([d.versions[0].mean(axis=0) for d in material]).astype(np.float64)
+    numbers = np.stack([d.versions[0][:: recipe.every].mean(axis=0) for d in material]).astype(np.float64)
     fake, groups = (np.array(of) for of in zip(*((d.clip.fake, d.clip.group) for d in material), strict=True))
     weights = clip_weights([d.clip for d in material])
     network = FaceDiscriminant()
@@ -102,14 +105,18 @@ def _described(
     """The clips whose faces are large enough, in every version."""
     statistics = stage_statistics("cpu")
 
-    def numbers(view: View) -> Numbers:
-        return infer(statistics, INPUT, view.images[:: recipe.every], AT_ONCE)
+    def cache(version: str, every: int) -> ClipCache:
+        def numbers(view: View) -> Numbers:
+            return infer(statistics, INPUT, view.images[::every], AT_ONCE)
 
-    cache = ClipCache(data, run.folder("numbers"), FrameStats.spec, numbers, jobs)
-    for _ in progress.track(cache.fill(clips), total=len(VERSIONS) * len(clips), description="statistics"):
-        pass
-    found = [Described(clip, tuple(cache.rows(clip, version) for version in VERSIONS)) for clip in clips]
-    return [d for d in found if all(map(len, d.versions))]
+        made = ClipCache(data, run.folder("numbers"), FrameStats.spec, numbers, jobs)
+        for _ in progress.track(made.fill(clips, (version,)), total=len(clips), description=f"statistics, {version}"):
+            pass
+        return made
+
+    plain, copies = cache(AS_IT_IS, 1), cache(CODED, recipe.every)
+    rows = ((clip, plain.rows(clip), copies.rows(clip, CODED)) for clip in clips)
+    return [Described(c, (whole, whole[:: recipe.every], copy)) for c, whole, copy in rows if len(whole) and len(copy)]
 
 
 def _logits(
@@ -121,7 +128,7 @@ def _logits(
     name: str,
 ) -> Logits:
     """Logits (clips, versions) in the order of `seen` by discriminants of the clips kept for each test; else NaN."""
-    logits, place = np.full((len(seen), len(VERSIONS)), np.nan), {d.clip: k for k, d in enumerate(seen)}
+    logits, place = np.full((len(seen), len(JUDGED)), np.nan), {d.clip: k for k, d in enumerate(seen)}
     pairs = zip(tests, kept, strict=True)
     for tested, chosen in progress.track(pairs, total=len(tests), description=name):
         network = fit_frames([d for d in seen if d.clip in chosen], recipe)

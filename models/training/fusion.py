@@ -1,20 +1,23 @@
 """Fits the fusion heads from the out-of-fold scores that the detectors' runs left behind.
 
-Heads over several branches are fitted, and measured, half on development clips with their own sound (label: was the
-clip manipulated) and half on composites of clips and utterances, whose sound has a label too. What the sound of a fake
-clip is, genuine or made, is mostly unknown. Heads of one branch are the same ones less the columns that are absent, and
-are measured on clips or utterances alone. The class prior is one half everywhere.
+Heads over several branches are fitted half on development clips with their own sound (label: was the clip manipulated)
+and half on composites of clips and utterances, whose sound has a label too. What the sound of a fake clip is, genuine
+or made, is mostly unknown: heads over both branches are measured on composites alone, in which each
+real clip makes one real row. Heads of one branch are the same ones less the columns that are absent, and are measured
+on clips or utterances alone. The class prior is one half everywhere.
 """
 
 import argparse
 import hashlib
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table as Display
 
@@ -25,7 +28,7 @@ from clipwarden.models.training.composites import Composite, Part, composites
 from clipwarden.models.training.evaluation import seen
 from clipwarden.models.training.fusion_card import GAINED, HEADINGS, card, cells_of, gained, gains
 from clipwarden.models.training.head_table import Apart, Bools, Floats, Table
-from clipwarden.models.training.heads import DEFAULT_POLICY, fit_family
+from clipwarden.models.training.heads import DEFAULT_POLICY, Family, by_fold, fit_family
 from clipwarden.models.training.run_folder import read_table
 from clipwarden.shared.contracts import Branch
 from clipwarden.shared.errors import ConfigError
@@ -61,12 +64,16 @@ Scores = Mapping[str, Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """joint: rows of every kind, with `kind` (N,) as SHARES names them; apart: clips alone and utterances alone."""
+    """joint: rows of every kind, with `kind` (N,) as SHARES names them; apart: clips, utterances and composites alone.
+
+    paths: every clip and utterance of it.
+    """
 
     joint: Table
     kind: tuple[str, ...]
     apart: Apart
     digest: str
+    paths: frozenset[str]
 
 
 def read_material(runs: Path, seed: int = 0) -> Material:
@@ -78,15 +85,17 @@ def read_material(runs: Path, seed: int = 0) -> Material:
     made = composites(whole(clips), whole(utterances), seed)
     joint, kind = _joint(clips, own, made)
     apart = {
-        Branch.VISUAL: _alone(clips, 0, len(SOUNDS)),
-        Branch.AUDIO: _alone(utterances, len(PICTURES), 0),
+        frozenset({Branch.VISUAL}): _alone(clips, 0, len(SOUNDS)),
+        frozenset({Branch.AUDIO}): _alone(utterances, len(PICTURES), 0),
+        frozenset({Branch.VISUAL, Branch.AUDIO}): joint.rows(np.array([k != OWN for k in kind])),
     }
-    return Material(joint, kind, apart, _digest([pictures, own, speech], made))
+    paths = frozenset(part.path for part in (*clips, *utterances))
+    return Material(joint, kind, apart, _digest([pictures, own, speech], made), paths)
 
 
-def fit_bundle(material: Material) -> FusionBundle:
-    """Fit all heads. Raises ConfigError if the material allows no fit."""
-    heads = fit_family(material.joint, f"{OWN}, and composites", material.digest, material.apart)
+def fit_bundle(material: Material, families: Mapping[int, Family]) -> FusionBundle:
+    """Fit all heads, measured by the `families` of each fold. Raises ConfigError if the material allows no fit."""
+    heads = fit_family(material.joint, f"{OWN}, and composites", material.digest, families, material.apart)
     return FusionBundle(format=FORMAT, policy=DEFAULT_POLICY, policies=PREDEFINED, heads=heads, unfitted=SEEDS)
 
 
@@ -119,6 +128,7 @@ def _joint(
         fake=fake,
         group=np.array([cell[p.path] for p, _ in talking] + [c.cell for c in made]),
         fold=np.array([p.fold for p, _ in talking] + [c.pictures.fold for c in made]),
+        kin=_kin([(p.group, "") for p, _ in talking] + [(c.pictures.group, c.sound.group) for c in made]),
     )
     kept = table.holding(range(len(table.columns)))
     sizes = Counter(p.group for p in clips)
@@ -149,7 +159,13 @@ def _alone(of: Sequence[Part], before: int, after: int) -> Table:
         fake=np.array([p.fake for p in of]),
         group=np.unique([p.group for p in of], return_inverse=True)[1],
         fold=np.array([p.fold for p in of]),
+        kin=_kin([(p.group, "") if after else ("", p.group) for p in of]),
     )
+
+
+def _kin(groups: Sequence[tuple[str, str]]) -> NDArray[np.int64]:
+    """Numbers (N, 2) of the groups of pictures and of sound, the same for a name in every table; -1 for none."""
+    return np.array([[zlib.crc32(f"{k}/{name}".encode()) if name else -1 for k, name in enumerate(g)] for g in groups])
 
 
 def _row(scored: Mapping[str, Scores], path: str) -> Floats:
@@ -178,12 +194,13 @@ def main(argv: Sequence[str]) -> int:
     options = _options(argv)
     target: Path = options.out or bundle_path()
     material = read_material(options.runs)
-    bundle = fit_bundle(material)
-    found = gains(material.joint, material.kind)
+    families = by_fold(material.joint, material.apart)
+    bundle = fit_bundle(material, families)
+    found = gains(material.joint, material.kind, families)
     write_bundle(target, bundle)
     if options.install:
         (bundle_path().parents[1] / "cards" / "fusion.md").write_text(card(bundle, found), "utf-8")
-        seen.record([seen.FUSION], _learnt(options.data))
+        seen.record([seen.FUSION], _learnt(options.data, material.paths))
     console = Console()
     if not console.is_terminal:
         console.width = _PAGE_WIDTH
@@ -207,8 +224,8 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _learnt(data: Path) -> seen.Trained:
-    both = [seen.trained_on(data / corpus / "manifest.csv") for corpus in ("audio", "video")]
+def _learnt(data: Path, paths: Collection[str]) -> seen.Trained:
+    both = [seen.trained_on(data / corpus / "manifest.csv", paths) for corpus in ("audio", "video")]
     return seen.Trained(seen.FUSION, both[0].files | both[1].files, both[0].people | both[1].people)
 
 

@@ -1,6 +1,6 @@
 """What fusion heads are fitted to and measured on: rows of scores, their labels, and what belongs together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,8 @@ class Table:
     """One clip a row. x: (N, columns) as the catalogue transforms them, NaN where a detector has no score.
 
     fake, group, fold: (N,). Related clips share a group, and a group lies within one fold. share: (N,), how much a row
-    counts beside others of its label and of a group as large; all alike if it is None.
+    counts beside others of its label and of a group as large; all alike if it is None. kin: (N, K), numbers of what a
+    row may share with rows of other groups and folds, as a speaker, -1 for nothing.
     """
 
     columns: tuple[str, ...]
@@ -29,21 +30,23 @@ class Table:
     group: NDArray[np.int64]
     fold: NDArray[np.int64]
     share: Floats | None = None
+    kin: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.fake)
 
     def rows(self, mask: Bools) -> "Table":
         share = None if self.share is None else self.share[mask]
-        return Table(self.columns, self.x[mask], self.fake[mask], self.group[mask], self.fold[mask], share)
+        kin = None if self.kin is None else self.kin[mask]
+        return Table(self.columns, self.x[mask], self.fake[mask], self.group[mask], self.fold[mask], share, kin)
 
     def holding(self, columns: Sequence[int]) -> Bools:
         """Which rows have a score in all of these columns."""
         return np.asarray(~np.isnan(self.x[:, list(columns)]).any(axis=1))
 
 
-Apart = Mapping[Branch, Table]
-"""Rows with the columns of another table, whose labels speak of one branch alone."""
+Apart = Mapping[frozenset[Branch], Table]
+"""Rows with the columns of another table, for heads over just these branches to be measured on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,16 @@ class Measured:
 
     table: Table
     probability: Floats
+
+
+def unrelated(table: Table, fold: int, tested: Iterable[Table]) -> Bools:
+    """Rows that may be fitted to when this fold of `tested` is judged: of other folds, and sharing nothing with it."""
+    kin = [of.kin[of.fold == fold].ravel() for of in tested if of.kin is not None]
+    kept = np.asarray(table.fold != fold)
+    if table.kin is None or not kin:
+        return kept
+    shared = np.concatenate(kin)
+    return np.asarray(kept & ~np.isin(table.kin, shared[shared >= 0]).any(axis=1))
 
 
 def weights(table: Table) -> Floats:

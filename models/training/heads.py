@@ -8,7 +8,7 @@ A subset's head is fitted on the same clips with columns dropped, held so close 
 detector which said nothing moves no probability by more than DROP_TOLERANCE, whatever the others say.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
@@ -20,7 +20,7 @@ from scipy.special import expit
 from clipwarden.models.catalogue import CATALOGUE, PROBABILITY_EDGE, logit
 from clipwarden.models.fusion.bundle import TEMPERATURE_RANGE, Head, HeldOut, Linear
 from clipwarden.models.fusion.policies import PREDEFINED, supported
-from clipwarden.models.training.head_table import Apart, Bools, Floats, Measured, Table, metrics, weights
+from clipwarden.models.training.head_table import Apart, Bools, Floats, Measured, Table, metrics, unrelated, weights
 from clipwarden.shared.errors import ConfigError
 
 STRENGTHS: Final = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3)
@@ -42,16 +42,16 @@ class Family:
     strength: float
 
 
-def fit_family(table: Table, fitted_on: str, data: str, apart: Apart | None = None) -> tuple[Head, ...]:
+def fit_family(
+    table: Table, fitted_on: str, data: str, families: Mapping[int, Family], apart: Apart | None = None
+) -> tuple[Head, ...]:
     """Heads for every subset of the table's detectors, fitted on the rows where all of them have scores.
 
-    A head of one branch is measured on the rows of that branch in `apart`, if there are such, the others on the table.
-    Raises ConfigError for a group in two folds, fewer than three folds, one class only, or a set that the family
-    separates: a temperature would be meaningless.
+    A head is measured by the `families` of `by_fold`, on the rows of its branches in `apart` if there are such, else on
+    the table. Raises ConfigError if the classes are separated: a temperature would be meaningless.
     """
-    _check(table)
     family = fit(table)
-    held_out = nested(table, apart)
+    held_out = nested(table, families, apart)
     return tuple(_head(table, subset, family, held_out[subset], fitted_on, data) for subset in subsets(table.columns))
 
 
@@ -154,12 +154,21 @@ def fit_temperature(logit_: Floats, fake: Bools, weight: Floats) -> float:
     return float(minimize_scalar(loss, bounds=TEMPERATURE_RANGE, method="bounded").x)
 
 
-def nested(table: Table, apart: Apart | None = None) -> dict[tuple[int, ...], Measured]:
-    """What every head says of each fold's rows, all fitted on the other folds."""
+def by_fold(table: Table, apart: Apart | None = None) -> dict[int, Family]:
+    """For each fold the family fitted to rows that share nothing with it, in the table or apart.
+
+    Raises ConfigError for a group in two folds, fewer than three folds, one class only, or separated classes.
+    """
+    _check(table)
+    tested = [table, *(apart or {}).values()]
+    return {fold: fit(table.rows(unrelated(table, fold, tested))) for fold in np.unique(table.fold).tolist()}
+
+
+def nested(table: Table, families: Mapping[int, Family], apart: Apart | None = None) -> dict[tuple[int, ...], Measured]:
+    """What every head says of each fold's rows, in the fold's own family."""
     chosen = {subset: _measured_on(table, subset, apart or {}) for subset in subsets(table.columns)}
     found = {subset: Measured(rows, np.full(len(rows), np.nan)) for subset, rows in chosen.items()}
-    for fold in np.unique(table.fold):
-        family = fit(table.rows(table.fold != fold))
+    for fold, family in families.items():
         for subset, model in family.models.items():
             test = found[subset].table.fold == fold
             x = found[subset].table.x[test][:, list(subset)]
@@ -168,24 +177,18 @@ def nested(table: Table, apart: Apart | None = None) -> dict[tuple[int, ...], Me
 
 
 def _measured_on(table: Table, subset: tuple[int, ...], apart: Apart) -> Table:
-    branches = {CATALOGUE[table.columns[i]].branch for i in subset}
-    of = apart.get(next(iter(branches)), table) if len(branches) == 1 else table
+    of = apart.get(frozenset(CATALOGUE[table.columns[i]].branch for i in subset), table)
     return of.rows(of.holding(subset))
 
 
 def _held_out(whole: Table, strength: float, wanted: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], Floats]:
-    """Logits (N,) of complete rows by models of the other folds."""
+    """Logits (N,) of complete rows by models of rows of the other folds that share nothing with them."""
     found = {subset: np.empty(len(whole)) for subset in wanted}
-    for test in _folds(whole):
-        models = fit_models(whole.rows(~test), wanted, strength)
+    for fold in np.unique(whole.fold).tolist():
+        models, test = fit_models(whole.rows(unrelated(whole, fold, [whole])), wanted, strength), whole.fold == fold
         for subset in wanted:
             found[subset][test] = logits(models[subset], whole.x[test][:, list(subset)])
     return found
-
-
-def _folds(table: Table) -> Iterator[Bools]:
-    for fold in np.unique(table.fold):
-        yield np.asarray(table.fold == fold)
 
 
 def _loss(whole: Table, held_out: dict[tuple[int, ...], Floats]) -> float:
@@ -197,8 +200,8 @@ def _check(table: Table) -> None:
     whole = table.rows(table.holding(range(len(table.columns))))
     if len(np.unique(whole.fold)) < 3:
         raise ConfigError("fusion needs three folds or more: one to test on, one to calibrate on, one to fit on")
-    for test in _folds(whole):
-        if set(whole.fake[test]) != {True, False}:
+    for fold in np.unique(whole.fold):
+        if set(whole.fake[whole.fold == fold]) != {True, False}:
             raise ConfigError("a fold holds one class only")
     pairs = {(g, f) for g, f in zip(table.group.tolist(), table.fold.tolist(), strict=True)}
     if len(pairs) != len(np.unique(table.group)):

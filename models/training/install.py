@@ -1,4 +1,4 @@
-"""Puts a finished run into this installation: weights, digest, card, and which files they have seen."""
+"""Puts a finished run into this installation: weights, digest, card, and which items they have learnt from."""
 
 import re
 import shutil
@@ -32,7 +32,7 @@ def install(detector: str, run: RunFolder, data: Path, root: Path | None = None)
     text, entries = card_text(detector, run), manifest.read_text("utf-8")
     recorded = with_file(entries, detector, weights.name, file_digest(run.path / weights.name))
     corpus = CORPORA[Branch(tomllib.loads(entries)[detector]["branch"])]
-    learnt = seen.trained_on(data / corpus / "manifest.csv")
+    learnt = seen.trained_on(data / corpus / "manifest.csv", run.read_json("data.json")["paths"])
     shutil.copyfile(run.path / weights.name, weights)
     manifest.write_text(recorded, "utf-8")
     card.write_text(text, "utf-8")

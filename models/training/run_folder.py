@@ -1,6 +1,7 @@
 """A training run's folder: its configuration, what it cached, and the figures it ends with."""
 
 import csv
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -8,7 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from clipwarden.models.weights import file_digest
 from clipwarden.shared.errors import ConfigError
+
+AS_IT_IS, THINNED, CODED = "as_it_is", "thinned", "crf30"
+"""A clip, the same by a part of its faces, and its copy that was compressed once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,19 @@ class RunFolder:
             writer = csv.DictWriter(stream, fieldnames=list(ScoreRow.__dataclass_fields__))
             writer.writeheader()
             writer.writerows(records)
+
+
+def cache_name(path: str) -> str:
+    """What an item of a corpus is called in a cache: its file's stem and a digest of its path, for stems may repeat."""
+    return f"{Path(path).stem}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+
+
+def folds_digest(corpus: Path) -> str:
+    """Of what a corpus's folds.csv says, for a run's configuration. Raises ConfigError if there is none."""
+    try:
+        return file_digest(corpus / "folds.csv")
+    except OSError as error:
+        raise ConfigError(f"training data: {corpus / 'folds.csv'} cannot be read: {error}") from error
 
 
 def licence_counts(rows: Iterable[dict[str, str]]) -> dict[str, int]:

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from clipwarden.models.audio.mel_resnet18 import STEP, WINDOW, MelNetwork, MelResNet18, seen
 from clipwarden.models.checkpoint import save_from
-from clipwarden.models.training.clip_cache import AS_IT_IS, ClipCache
-from clipwarden.models.training.run_folder import RunFolder, ScoreRow
+from clipwarden.models.training.clip_cache import ClipCache
+from clipwarden.models.training.run_folder import AS_IT_IS, RunFolder, ScoreRow, folds_digest
 from clipwarden.models.training.seed_fit import RECIPES, Examples, Learner, SeedRecipe, fit_seed
-from clipwarden.models.training.speech_data import read_utterances, read_wave
+from clipwarden.models.training.speech_data import read_utterances, read_wave, training_utterances
 from clipwarden.models.training.speech_report import label_of, speech_facts, speech_metrics
 from clipwarden.models.training.video_data import FOLDS, read_clips, training_clips
 from clipwarden.models.training.video_report import clip_facts, clip_metrics
@@ -73,13 +73,13 @@ def train_3dcnn(data: Path, out: Path, seed: int, jobs: int, progress: Progress)
 def train_mel(data: Path, out: Path, seed: int, jobs: int, progress: Progress) -> RunFolder:
     """The same on windows of four seconds of the speech corpus."""
     torch.set_num_threads(jobs)
-    recipe, run = _opened(MEL, out, seed)
+    recipe, run = _opened(MEL, data / "audio", out, seed)
     utterances = read_utterances(data)
     heard = progress.track((windows(read_wave(data / "audio" / u.path)) for u in utterances), total=len(utterances))
     items = Items(
         list(heard),
         [ScoreRow(u.path, label_of(u), u.group, u.test_fold, 0.0, int(u.modern)) for u in utterances],
-        [np.array([u.trains(fold) for u in utterances]) for fold in range(FOLDS)],
+        [np.isin(np.arange(len(utterances)), training_utterances(utterances, fold)) for fold in range(FOLDS)],
     )
     scores = _scores(run, MEL, items, recipe, progress)
     run.write_scores("scores.csv", scores)
@@ -111,7 +111,7 @@ def _of_clips(
     progress: Progress,
 ) -> RunFolder:
     torch.set_num_threads(jobs)
-    recipe, run = _opened(kind, out, seed)
+    recipe, run = _opened(kind, data / "video", out, seed)
     clips = read_clips(data)
     cache = ClipCache(data, run.folder("pictures"), kind.detector.spec, made, jobs)
     for _ in progress.track(cache.fill(clips, (AS_IT_IS,)), total=len(clips), description="pictures"):
@@ -130,9 +130,10 @@ def _of_clips(
     return run
 
 
-def _opened(kind: Seed, out: Path, seed: int) -> tuple[SeedRecipe, RunFolder]:
+def _opened(kind: Seed, corpus: Path, out: Path, seed: int) -> tuple[SeedRecipe, RunFolder]:
     recipe = replace(RECIPES[kind.name], seed=seed)
-    return recipe, RunFolder(out, {"detector": kind.name, "seed": seed, "recipe": asdict(recipe)})
+    config = {"detector": kind.name, "seed": seed, "recipe": asdict(recipe), "folds": folds_digest(corpus)}
+    return recipe, RunFolder(out, config)
 
 
 def _scores(run: RunFolder, kind: Seed, items: Items, recipe: SeedRecipe, progress: Progress) -> list[ScoreRow]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from clipwarden.models.audio.cqcc import cqcc
 from clipwarden.models.audio.cqt import SAMPLE_RATE_HZ
 from clipwarden.models.training.channel import through_channel
-from clipwarden.models.training.run_folder import read_table
+from clipwarden.models.training.run_folder import cache_name, read_table
 from clipwarden.shared.errors import ConfigError
 
 FOLDS: Final = 5
@@ -53,6 +53,12 @@ def read_utterances(data: Path) -> list[Utterance]:
     folds = read_table(data / "audio/folds.csv", ("path", "label", "family", "source_fold", "family_fold", "modern"))
     facts = {r["path"]: r for r in read_table(data / "audio/manifest.csv", ("path", "system", "source", "channel"))}
     return [_utterance(row, facts[row["path"]]) for row in folds]
+
+
+def training_utterances(utterances: Sequence[Utterance], fold: int) -> list[int]:
+    """Places of those that may be learnt from when `fold` is the test: of no group, so of no speaker, that is in it."""
+    tested = {u.group for u in utterances if u.test_fold == fold}
+    return [k for k, u in enumerate(utterances) if u.trains(fold) and u.group not in tested]
 
 
 def weights_of(utterances: Sequence[Utterance]) -> NDArray[np.float64]:
@@ -102,7 +108,7 @@ class CqccCache:
         part.replace(self._file(utterance, version))
 
     def _file(self, utterance: Utterance, version: int) -> Path:
-        return self._folder / f"{Path(utterance.path).stem}.{version}.npy"
+        return self._folder / f"{cache_name(utterance.path)}.{version}.npy"
 
 
 def _utterance(row: dict[str, str], facts: dict[str, str]) -> Utterance:

@@ -14,8 +14,10 @@ from clipwarden.models.training.speech_data import FOLDS, Utterance
 def speech_facts(data: Path, utterances: Sequence[Utterance]) -> dict[str, Any]:
     """Counts and licences of what a speech detector learnt from, as a card states them."""
     fake = sum(u.fake for u in utterances)
-    licences = licence_counts(read_table(data / "audio/manifest.csv", ("licence",)))
-    return {"fake": fake, "real": len(utterances) - fake, "licences": licences}
+    paths = {u.path for u in utterances}
+    rows = read_table(data / "audio/manifest.csv", ("path", "licence"))
+    licences = licence_counts(row for row in rows if row["path"] in paths)
+    return {"fake": fake, "real": len(utterances) - fake, "licences": licences, "paths": sorted(paths)}
 
 
 def label_of(utterance: Utterance) -> str:
@@ -24,7 +26,10 @@ def label_of(utterance: Utterance) -> str:
 
 
 def speech_metrics(utterances: Sequence[Utterance], scores: Sequence[ScoreRow], seed: int) -> dict[str, Any]:
-    """Figures of out-of-fold scores: over all, modern systems alone, by fold, family of synthesis and channel."""
+    """Figures of out-of-fold scores: over all, modern systems alone, by fold, family of synthesis and channel.
+
+    `speakers_apart` says that `training_utterances` chose what was learnt from.
+    """
     score = {row.path: row.score_logit for row in scores}
 
     def part(chosen: Sequence[Utterance]) -> dict[str, Any]:
@@ -35,6 +40,7 @@ def speech_metrics(utterances: Sequence[Utterance], scores: Sequence[ScoreRow], 
     families = sorted({u.family for u in utterances if u.fake})
     channels = sorted({u.channel for u in real})
     return {
+        "speakers_apart": True,
         "all": part(utterances),
         "modern": part([u for u in utterances if u.modern]),
         "folds": {k: part([u for u in utterances if u.test_fold == k]) for k in range(FOLDS)},

@@ -18,8 +18,16 @@ from clipwarden.models.audio.statistics import describe
 from clipwarden.models.checkpoint import save_from
 from clipwarden.models.training.channel import through_channel
 from clipwarden.models.training.discriminant import best_slope, fit_direction, scaling
-from clipwarden.models.training.run_folder import RunFolder, ScoreRow
-from clipwarden.models.training.speech_data import COPIES, FOLDS, Utterance, read_utterances, read_wave, weights_of
+from clipwarden.models.training.run_folder import RunFolder, ScoreRow, cache_name, folds_digest
+from clipwarden.models.training.speech_data import (
+    COPIES,
+    FOLDS,
+    Utterance,
+    read_utterances,
+    read_wave,
+    training_utterances,
+    weights_of,
+)
 from clipwarden.models.training.speech_report import label_of, speech_facts, speech_metrics
 from clipwarden.models.training.video_data import read_clips
 from clipwarden.models.training.video_sound import score_sound
@@ -48,13 +56,22 @@ def train_speech_stats(data: Path, out: Path, seed: int, jobs: int, progress: Pr
     """Train, score out of fold, measure. A stopped run goes on with the numbers that it has."""
     torch.set_num_threads(jobs)
     recipe = StatsRecipe()
-    run = RunFolder(out, {"detector": NAME, "seed": seed, "copies": COPIES, "recipe": asdict(recipe)})
+    run = RunFolder(
+        out,
+        {
+            "detector": NAME,
+            "seed": seed,
+            "copies": COPIES,
+            "recipe": asdict(recipe),
+            "folds": folds_digest(data / "audio"),
+        },
+    )
     utterances = read_utterances(data)
     folder = run.folder("numbers")
     filled = _fill(data, folder, utterances, seed, jobs)
     for _ in progress.track(filled, total=len(utterances), description="statistics"):
         pass
-    numbers = np.stack([np.load(folder / f"{Path(u.path).stem}.npy") for u in utterances])
+    numbers = np.stack([np.load(folder / f"{cache_name(u.path)}.npy") for u in utterances])
     logits = _out_of_fold(utterances, numbers, recipe, progress)
     slope = best_slope(logits, np.array([u.fake for u in utterances]), weights_of(utterances))
     scores = [
@@ -104,10 +121,10 @@ def _described(utterances: Sequence[Utterance], numbers: NDArray[np.float32]) ->
 def _out_of_fold(
     utterances: Sequence[Utterance], numbers: NDArray[np.float32], recipe: StatsRecipe, progress: Progress
 ) -> NDArray[np.float64]:
-    """The logit of each utterance by the discriminant that has seen neither its source nor its family."""
+    """The logit of each utterance by the discriminant that knows neither source, family nor speaker of it."""
     logits = np.empty(len(utterances))
     for fold in progress.track(range(FOLDS), description="folds"):
-        chosen = [k for k, u in enumerate(utterances) if u.trains(fold)]
+        chosen = training_utterances(utterances, fold)
         tested = [k for k, u in enumerate(utterances) if u.test_fold == fold]
         network = fit_discriminant(_described([utterances[k] for k in chosen], numbers[chosen]), recipe)
         with torch.inference_mode():
@@ -132,7 +149,7 @@ def _fill(data: Path, folder: Path, utterances: Sequence[Utterance], seed: int, 
 
 
 def _describe_one(audio: Path, folder: Path, seed: int, path: str) -> None:
-    file = folder / f"{Path(path).stem}.npy"
+    file = folder / f"{cache_name(path)}.npy"
     if file.exists():
         return
     wave = read_wave(audio / path)

@@ -11,6 +11,7 @@ from clipwarden.models.audio.speech import speech_network
 from clipwarden.models.lipsync.av_sync import MOUTHS, SOUND, AvSync
 from clipwarden.models.lipsync.pairing import Moment, pair
 from clipwarden.models.lipsync.towers import FRAMES
+from clipwarden.models.training.run_folder import cache_name
 from clipwarden.models.training.video_data import VideoClip, prepared
 from clipwarden.models.visual.scores import faces_of
 from clipwarden.shared.clip import Clip, Sound, View
@@ -75,4 +76,4 @@ class SyncCache:
         part.replace(self._file(clip))
 
     def _file(self, clip: VideoClip) -> Path:
-        return self._folder / f"{Path(clip.path).stem}.npz"
+        return self._folder / f"{cache_name(clip.path)}.npz"

@@ -20,7 +20,7 @@ def clip_facts(data: Path, clips: Sequence[VideoClip]) -> dict[str, Any]:
     fake, paths = sum(c.fake for c in clips), {c.path for c in clips}
     rows = read_table(data / "video/manifest.csv", ("path", "licence"))
     licences = licence_counts(row for row in rows if row["path"] in paths)
-    return {"fake": fake, "real": len(clips) - fake, "licences": licences}
+    return {"fake": fake, "real": len(clips) - fake, "licences": licences, "paths": sorted(paths)}
 
 
 def clip_metrics(clips: Sequence[VideoClip], scores: Sequence[ScoreRow], seed: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from clipwarden.shared.errors import NotApplicable
 def score_sound(data: Path, clips: Sequence[VideoClip], detector: Detector, threads: int) -> Iterator[ScoreRow]:
     """One row per clip with audible sound; its label is what the data says of the sound: bonafide or unknown.
 
-    The speech corpus and the video corpus share no recording, so every score is out of sample.
+    No recording is known to lie in both corpora; speakers and makers of speech may. The network is the final one.
     """
     for clip, content in prepared(data, clips, detector.spec, threads):
         try:

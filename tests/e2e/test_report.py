@@ -35,7 +35,7 @@ def test_a_file_is_reported_alike_with_and_without_services(system: System, talk
     assert told(here) == told(there)
     assert len(told(here)) > 12
     assert [page.count("data:image/") for page in (here, there)] == [here.count("<img ")] * 2
-    assert all("that the fusion had never seen" in page for page in (here, there))
+    assert all("held out of the fit" in page for page in (here, there))
     assert "Examined in one process" in here
     assert analysis_id in there
 

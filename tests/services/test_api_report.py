@@ -120,7 +120,7 @@ def test_an_old_verdict_has_a_report_without_figures(
     reply = gateway.get(links(gateway, submitted)["report"]).raise_for_status()
 
     assert "Judged fake" in reply.text
-    assert "had never seen" not in reply.text
+    assert "held out of the fit" not in reply.text
 
 
 def test_the_command_writes_what_the_gateway_tells(

@@ -7,7 +7,7 @@ well others would be judged.
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -63,10 +63,15 @@ def unrecorded(names: Iterable[str]) -> list[str]:
     return [name for name in names if name not in known]
 
 
-def trained_on(manifest: Path) -> Trained:
-    """A manifest that is said to be training data; digests are the stated ones, else those of the files."""
+def trained_on(manifest: Path, paths: Collection[str] | None = None) -> Trained:
+    """A manifest that is said to be training data; digests are the stated ones, else those of the files.
+
+    With `paths` only the rows of these count.
+    """
     found, people = set(), set()
     for item in read_manifest(manifest):
+        if paths is not None and item.path not in paths:
+            continue
         path = resolved(manifest, item)
         if item.sha256 or path.is_file():
             found.add((item.sha256 or file_digest(path).removeprefix("sha256:"))[:LENGTH])

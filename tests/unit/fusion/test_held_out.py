@@ -33,8 +33,8 @@ def test_clips_on_a_threshold_are_called() -> None:
 @pytest.mark.parametrize(
     ("label", "said"),
     [
-        (Label.FAKE, "Of 4 real clips that the fusion had never seen, 1 (25%"),
-        (Label.REAL, "Of 5 fake clips that the fusion had never seen, 1 (20%"),
+        (Label.FAKE, "Of 4 real clips held out of the fit, 1 (25%"),
+        (Label.REAL, "Of 5 fake clips held out of the fit, 1 (20%"),
         (Label.INCONCLUSIVE, "22% stayed open like this one"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipwarden.models.catalogue import CATALOGUE
+from clipwarden.models.catalogue import CATALOGUE, GATE
 from clipwarden.models.fusion.bundle import FusionBundle, bundle_path, read_bundle
 from clipwarden.models.fusion.faults import FusionFault
 from clipwarden.models.fusion.replay import LABELS, columns_of, replay
@@ -55,6 +55,14 @@ def test_a_replay_says_what_the_judge_says(bundle: FusionBundle, data: st.DataOb
             assert np.isnan(out.probability[k])
         else:
             assert out.probability[k] == pytest.approx(verdict.probability, abs=1e-12)
+
+
+def test_a_gate_that_spared_the_rest_does_not_accuse() -> None:
+    head = head_of("forensic_mlp").model_copy(update={"name": GATE, "feature_cols": ("tiny_prob_mean",)})
+    bundle = BUNDLE.model_copy(update={"heads": (head,)})
+    out = replay(bundle, columns_of(bundle), np.array([[0.9999], [0.0001]]))
+    assert out.probability[0] > 0.7
+    assert [LABELS[k] for k in out.label] == [Label.INCONCLUSIVE, Label.REAL]
 
 
 def test_a_policy_that_the_bundle_does_not_have_is_refused() -> None:

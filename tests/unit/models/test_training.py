@@ -1,7 +1,8 @@
 """The laboratory: figures, folds that keep kin apart, channels, and networks that learn what is there to learn."""
 
 import csv
-import json
+import re
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ from clipwarden.models.training.cqcc_fit import CqccRecipe, Material, fit_cqcc
 from clipwarden.models.training.forensic import ClipFeatures, ForensicRecipe, fit_forensic
 from clipwarden.models.training.laundry import laundered
 from clipwarden.models.training.measure import auc, eer, measures
-from clipwarden.models.training.run_folder import RunFolder, ScoreRow
-from clipwarden.models.training.speech_data import Utterance, weights_of
+from clipwarden.models.training.run_folder import RunFolder, ScoreRow, cache_name, folds_digest
+from clipwarden.models.training.speech_data import Utterance, training_utterances, weights_of
 from clipwarden.models.training.video_data import VideoClip, clip_weights, training_clips
 from clipwarden.models.visual.forensic_mlp import ForensicMlp
 from clipwarden.shared.cli import main
@@ -82,6 +83,14 @@ def test_a_spoof_is_tested_by_its_family_and_trains_only_where_neither_fold_is_t
     assert [spoof.trains(k) for k in range(5)] == [False, False, True, True, True]
     assert real.test_fold == 3
     assert [real.trains(k) for k in range(5)] == [True, True, True, False, True]
+
+
+def test_a_speaker_of_the_tested_fold_does_not_train_in_another() -> None:
+    ann = [_utterance(path=f"ann {k}", fake=False, group="ann", source_fold=k, family_fold=None) for k in (0, 2)]
+    bob = _utterance(path="bob", fake=False, group="bob", source_fold=2, family_fold=None)
+    assert training_utterances([*ann, bob], 0) == [2]
+    assert training_utterances([*ann, bob], 2) == []
+    assert training_utterances([*ann, bob], 1) == [0, 1, 2]
 
 
 def test_utterances_of_frequent_systems_weigh_less_and_labels_balance():
@@ -221,4 +230,40 @@ def test_an_unfinished_run_has_no_card(tmp_path):
 def test_a_folder_without_the_tables_is_refused_by_name(tmp_path, capsys):
     assert main(["train", "cqcc_cnn", "--data", str(tmp_path), "--out", str(tmp_path / "run")]) == 2
     assert "folds.csv cannot be read" in capsys.readouterr().err
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["detector"] == "cqcc_cnn"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_under_other_folds_is_another_run(tmp_path):
+    (tmp_path / "folds.csv").write_text("path,fold\na,0\n")
+    before = folds_digest(tmp_path)
+    (tmp_path / "folds.csv").write_text("path,fold\na,1\n")
+    assert folds_digest(tmp_path) != before
+
+
+def test_items_of_one_name_in_two_folders_are_two_in_a_cache():
+    assert cache_name("a/1.mp4") != cache_name("b/1.mp4")
+    assert cache_name("a/1.mp4").startswith("1-")
+
+
+@pytest.mark.parametrize(("apart", "said"), [(True, "are not trained on either"), (False, "were not kept apart")])
+def test_a_card_says_whether_speakers_were_kept_apart(tmp_path, apart, said):
+    fake, scores = _scores(4)
+    part = measures(fake, scores, [str(k) for k in range(200)], 0).model_dump()
+    run = RunFolder(tmp_path, {"seed": 7, "recipe": {"steps": 3}})
+    run.write_json("metrics.json", {"all": part, "folds": {}, "families": {"hmm": part}, "speakers_apart": apart})
+    run.write_json("data.json", {"fake": 5, "real": 6, "licences": {}})
+    assert said in card_text("speech_stats", run)
+
+
+def test_what_was_tried_once_stays_in_the_card_and_its_figures_are_in_no_code(tmp_path):
+    heading = "## Tried once, not reproduced by the command"
+    installed = files("clipwarden.models").joinpath("cards/frame_stats.md").read_text("utf-8")
+    once = installed.split(heading)[1].split("\n## ")[0]
+    fake, scores = _scores(4)
+    part = measures(fake, scores, [str(k) for k in range(200)], 0).model_dump()
+    run = RunFolder(tmp_path, {"seed": 7, "recipe": {"steps": 3}})
+    run.write_json("metrics.json", {"all": part, "folds": {}})
+    run.write_json("data.json", {"fake": 5, "real": 6, "licences": {}})
+    assert once.strip()
+    assert once.strip() in card_text("frame_stats", run)
+    assert not any(re.search(r"\b0\.\d{3}\b", facts.recipe + facts.failures) for facts in FACTS.values())

@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from clipwarden.models.training.card import card_text
-from clipwarden.models.training.clip_cache import AS_IT_IS, CODED, ClipCache
+from clipwarden.models.training.clip_cache import ClipCache
 from clipwarden.models.training.discriminant import best_slope, fit_direction, scaling
 from clipwarden.models.training.frames import Described, FramesRecipe, fit_frames
 from clipwarden.models.training.measure import auc
-from clipwarden.models.training.run_folder import RunFolder, read_table
+from clipwarden.models.training.run_folder import AS_IT_IS, CODED, THINNED, RunFolder, read_table
 from clipwarden.models.training.video_data import VideoClip, read_clips
 from clipwarden.models.training.video_report import left_out, left_out_auc, operation
 from clipwarden.models.visual.frame_stats import COUNT, FrameStats
@@ -139,7 +139,9 @@ def test_the_command_makes_weights_scores_figures_and_a_card(video_corpus, tmp_p
     metrics = json.loads((out / "metrics.json").read_text("utf-8"))
     assert metrics["all"]["auc"]["value"] == 1.0
     assert (metrics["all"]["real"], metrics["all"]["fake"]) == (5, 5)
-    assert set(metrics["operation"]) == {AS_IT_IS, CODED}
+    assert set(metrics["operation"]) == {AS_IT_IS, THINNED, CODED}
+    from_all = [np.load(file).shape[0] for file in (out / "numbers").glob("*.as_it_is.npy")]
+    assert sorted(set(from_all)) == [0, 2], "all faces of a clip are judged"
     rows = read_table(out / "scores.csv", ("path", "label", "fold", "score_logit"))
     assert len(rows) == 10
     weights = out / "frame_stats.safetensors"

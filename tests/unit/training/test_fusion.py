@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 
 from clipwarden.models.fusion.bundle import read_bundle
 from clipwarden.models.training import fusion
-from clipwarden.models.training.fusion import CSV_COLUMNS, OWN, PICTURES, SHARES, SOUNDS, parts, read_material
-from clipwarden.models.training.fusion_card import card, gains
-from clipwarden.models.training.head_table import weights
+from clipwarden.models.training.fusion import CSV_COLUMNS, OWN, PICTURES, SHARES, SOUNDS, Material, parts, read_material
+from clipwarden.models.training.fusion_card import Gain, card, gains
+from clipwarden.models.training.head_table import unrelated, weights
+from clipwarden.models.training.heads import by_fold
 from clipwarden.shared.cli import main
 from clipwarden.shared.contracts import Branch
 
@@ -22,6 +24,10 @@ def write(path: Path, rows: list[tuple[object, ...]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as stream:
         csv.writer(stream).writerows([CSV_COLUMNS, *rows])
+
+
+def gained(material: Material) -> list[Gain]:
+    return gains(material.joint, material.kind, by_fold(material.joint, material.apart))
 
 
 @pytest.fixture(autouse=True)
@@ -50,11 +56,10 @@ def test_scores_become_a_bundle_of_every_subset_and_a_card(runs: Path, capsys: p
     bundle, digest = read_bundle(runs / "b.json")
     assert digest in capsys.readouterr().out
     clips = {h.name: (h.metrics["clips"], h.metrics["fitted_clips"]) for h in bundle.heads}
-    assert clips == {"forensic_mlp": (160, 440), "cqcc_cnn": (160, 440), "forensic_mlp+cqcc_cnn": (440, 440)}
+    assert clips == {"forensic_mlp": (160, 440), "cqcc_cnn": (160, 440), "forensic_mlp+cqcc_cnn": (320, 440)}
     assert all(0 < h.metrics["slope_low"] < h.metrics["slope"] < h.metrics["slope_high"] for h in bundle.heads)
     assert len(bundle.unfitted) == 4
-    material = read_material(runs)
-    text = card(bundle, gains(material.joint, material.kind))
+    text = card(bundle, gained(read_material(runs)))
     assert bundle.heads[0].data in text
     assert "| `low-false-positive` | `forensic_mlp+cqcc_cnn` |" in text
     assert "| composites | 320 |" in text
@@ -62,16 +67,37 @@ def test_scores_become_a_bundle_of_every_subset_and_a_card(runs: Path, capsys: p
 
 def test_a_head_of_one_branch_is_measured_on_labels_of_that_branch(runs: Path) -> None:
     material = read_material(runs)
-    of_speech = material.apart[Branch.AUDIO]
+    of_speech = material.apart[frozenset({Branch.AUDIO})]
     assert np.isnan(of_speech.x[:, 0]).all()
     assert not np.isnan(of_speech.x[:, 1]).any()
     rows = {row["path"]: row for row in csv.DictReader((runs / SOUNDS["audio_prob_fake"][1]).read_text().splitlines())}
     assert of_speech.fake.tolist() == [rows[path]["label"] == "spoof" for path in sorted(rows)]
 
 
+def test_a_real_clip_is_counted_once_as_real_where_both_branches_speak(runs: Path) -> None:
+    material = read_material(runs)
+    joined = material.apart[frozenset({Branch.VISUAL, Branch.AUDIO})]
+    assert np.sum(~joined.fake) == 80
+    assert len(np.unique(joined.x[~joined.fake, 0])) == 80
+
+
+def test_a_speaker_in_two_folds_is_not_learnt_from_where_it_is_tested(runs: Path) -> None:
+    path = runs / SOUNDS["audio_prob_fake"][1]
+    path.write_text(path.read_text().replace(",s1,", ",s0,"))  # of fold 0
+    path.write_text(path.read_text().replace(",s2,", ",s0,"))  # of fold 1
+    material = read_material(runs)
+    numbers, counts = np.unique(material.apart[frozenset({Branch.AUDIO})].kin[:, 1], return_counts=True)
+    number = numbers[counts.argmax()]
+    heard = (material.joint.kin == number).any(axis=1)
+    assert set(material.joint.fold[heard].tolist()) == {0, 1}
+    left = unrelated(material.joint, 0, [material.joint, *material.apart.values()])
+    assert not left[heard].any()
+    assert left[~heard].tolist() == (material.joint.fold[~heard] != 0).tolist()
+
+
 def test_joining_gains_where_either_part_may_be_made(runs: Path) -> None:
     material = read_material(runs)
-    by_rows = {gain.rows: gain for gain in gains(material.joint, material.kind)}
+    by_rows = {gain.rows: gain for gain in gained(material)}
     gain = by_rows["composites"].difference
     assert gain.value is not None
     assert gain.value > 0
@@ -133,4 +159,6 @@ def test_scores_that_allow_no_fit_are_a_sentence(
 
 def test_the_shipped_bundle_says_what_it_was_fitted_to() -> None:
     known = json.loads((Path(fusion.__file__).parent / "evaluation/seen.json").read_text())
-    assert len(known["sets"][known["of"]["fusion"]]["files"]) > 300
+    text = (Path(fusion.__file__).parents[1] / "cards/fusion.md").read_text()
+    clips, utterances = (int(re.search(rf"\| `{name}` \| (\d+) ", text)[1]) for name in ("frame_stats", "speech_stats"))
+    assert len(known["sets"][known["of"]["fusion"]]["files"]) == clips + utterances

@@ -1,6 +1,7 @@
 """The fit agrees with scikit-learn where no constraint binds, keeps its promises where one does, refuses the rest."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +10,12 @@ from sklearn.linear_model import LogisticRegression
 
 from clipwarden.models.catalogue import CATALOGUE, PROBABILITY_EDGE, logit
 from clipwarden.models.fusion.bundle import TEMPERATURE_RANGE, Head, Linear
-from clipwarden.models.training.head_table import Measured, Table, metrics, weights
+from clipwarden.models.training.head_table import Apart, Measured, Table, metrics, unrelated, weights
 from clipwarden.models.training.heads import (
     DROP_TOLERANCE,
     STRENGTHS,
     TIE,
+    by_fold,
     fit,
     fit_family,
     fit_linear,
@@ -39,9 +41,13 @@ def table(signal: float, n: int = 400, columns: tuple[str, ...] = COLUMNS, seed:
     return Table(columns, x, fake, np.arange(n) // 4, np.arange(n) // 4 % 5)
 
 
+def family_of(t: Table, apart: Apart | None = None) -> tuple[Head, ...]:
+    return fit_family(t, "seeded numbers", DATA, by_fold(t, apart), apart)
+
+
 @pytest.fixture(scope="module")
 def heads() -> dict[tuple[str, ...], Head]:
-    return {h.feature_cols: h for h in fit_family(table(0.7), "seeded numbers", DATA)}
+    return {h.feature_cols: h for h in family_of(table(0.7))}
 
 
 @pytest.mark.parametrize("strength", [1.0, 10.0])
@@ -95,8 +101,8 @@ def test_the_slope_is_the_one_scikit_learn_fits_to_the_log_odds() -> None:
 
 def test_a_head_of_one_branch_is_measured_apart_and_fitted_the_same() -> None:
     t, other = table(0.7), table(0.0, 200, seed=9)
-    apart = {Branch.AUDIO: other}
-    plain, measured = ({h.name: h for h in fit_family(t, "x", DATA, of)} for of in (None, apart))
+    apart = {frozenset({Branch.AUDIO}): other}
+    plain, measured = ({h.name: h for h in family_of(t, of)} for of in (None, apart))
     assert {n: h.model for n, h in plain.items()} == {n: h.model for n, h in measured.items()}
     assert measured["cqcc_cnn"].metrics["clips"] == 200
     assert abs(measured["cqcc_cnn"].metrics["auc"] - 0.5) < 0.1 < plain["cqcc_cnn"].metrics["auc"] - 0.5
@@ -117,7 +123,7 @@ def test_a_temperature_on_a_separable_set_is_refused() -> None:
     with pytest.raises(ConfigError, match="separated"):
         fit_temperature(x, fake, np.ones(4))
     with pytest.raises(ConfigError, match="separated"):
-        fit_family(table(50.0), "seeded numbers", DATA)
+        family_of(table(50.0))
 
 
 def test_there_is_a_head_for_every_subset_of_detectors_on_the_same_clips(heads: dict[tuple[str, ...], Head]) -> None:
@@ -163,15 +169,28 @@ def test_a_subset_is_refitted_within_its_tie_and_not_copied() -> None:
 
 def test_a_held_out_probability_has_seen_neither_its_fold_nor_its_group() -> None:
     t = table(0.7)
-    before = nested(t)
+    before = nested(t, by_fold(t))
     changed = Table(t.columns, t.x.copy(), t.fake.copy(), t.group, t.fold)
     tested = t.fold == 2
     changed.fake[tested] = ~t.fake[tested]
-    after = nested(changed)
+    after = nested(changed, by_fold(changed))
     for subset in before:
         once, again = before[subset].probability, after[subset].probability
         np.testing.assert_array_equal(once[tested], again[tested])
         assert np.abs(once[~tested] - again[~tested]).max() > 1e-4
+
+
+def test_a_speaker_of_the_tested_fold_is_not_learnt_from_in_another() -> None:
+    t = table(0.7)
+    speaker = np.where(t.fold == 2, 7, np.where(np.arange(len(t)) % 3 == 0, 7, -1))
+    t = replace(t, kin=np.stack([np.full(len(t), -1), speaker], axis=1))
+    others = t.rows(t.fold != 2)
+    assert unrelated(t, 2, [t]).tolist() == ((t.fold != 2) & (speaker != 7)).tolist()
+    assert unrelated(others, 2, [t]).tolist() == (others.kin[:, 1] != 7).tolist()
+    changed = replace(t, fake=np.where((t.fold != 2) & (speaker == 7), ~t.fake, t.fake))
+    once, again = (by_fold(of)[2] for of in (t, changed))
+    assert once == again
+    assert once != by_fold(replace(t, kin=None))[2]
 
 
 def test_clips_that_lack_a_detector_are_measured_and_not_fitted_on() -> None:
@@ -185,7 +204,7 @@ def test_clips_that_lack_a_detector_are_measured_and_not_fitted_on() -> None:
         np.concatenate([t.fold, t.fold[:100]]),
     )
     assert fit(more).models == whole.models
-    by_columns = {h.feature_cols: h for h in fit_family(more, "seeded numbers", DATA)}
+    by_columns = {h.feature_cols: h for h in family_of(more)}
     assert by_columns["forensic_score",].metrics["clips"] == 500
     assert by_columns["audio_prob_fake",].metrics["clips"] == 400
     assert by_columns["forensic_score",].metrics["fitted_clips"] == 400
@@ -210,17 +229,17 @@ def test_a_table_that_allows_no_honest_fit_is_refused() -> None:
     t = table(1.0)
     split = Table(t.columns, t.x, t.fake, t.group, np.arange(len(t)) % 5)
     with pytest.raises(ConfigError, match="two folds"):
-        fit_family(split, "x", DATA)
+        family_of(split)
     with pytest.raises(ConfigError, match="one class"):
-        fit_family(Table(t.columns, t.x, np.zeros_like(t.fake), t.group, t.fold), "x", DATA)
+        family_of(Table(t.columns, t.x, np.zeros_like(t.fake), t.group, t.fold))
     with pytest.raises(ConfigError, match="three folds"):
-        fit_family(Table(t.columns, t.x, t.fake, t.group, t.fold % 2), "x", DATA)
+        family_of(Table(t.columns, t.x, t.fake, t.group, t.fold % 2))
 
 
 def test_the_same_table_gives_the_same_fit() -> None:
     once, again = (table(0.7, 200) for _ in range(2))
     assert fit(once) == fit(again)
-    for first, second in zip(nested(once).values(), nested(again).values(), strict=True):
+    for first, second in zip(*(nested(t, by_fold(t)).values() for t in (once, again)), strict=True):
         np.testing.assert_array_equal(first.probability, second.probability)
 
 

@@ -1,6 +1,7 @@
 """A finished run becomes an installation's weights, its card, and a record of what it has seen."""
 
 import hashlib
+import re
 import tomllib
 from importlib.resources import files
 from pathlib import Path
@@ -35,7 +36,7 @@ def data(tmp_path: Path) -> Path:
         folder = tmp_path / "data" / corpus
         folder.mkdir(parents=True)
         digest = hashlib.sha256(corpus.encode()).hexdigest()
-        (folder / "manifest.csv").write_text(f"path,label,sha256\nx,real,{digest}\n")
+        (folder / "manifest.csv").write_text(f"path,label,sha256\nx,real,{digest}\nnot learnt from,real,{64 * '0'}\n")
     return tmp_path / "data"
 
 
@@ -44,7 +45,7 @@ def finished(folder: Path, detector: str) -> RunFolder:
     fake = np.arange(20) % 2 == 0
     part = measures(fake, np.arange(20.0), [str(k) for k in range(20)], 0).model_dump()
     run.write_json("metrics.json", {"all": part, "folds": {"0": part}})
-    run.write_json("data.json", {"fake": 5, "real": 6, "licences": {"MIT": 11}})
+    run.write_json("data.json", {"fake": 5, "real": 6, "licences": {"MIT": 11}, "paths": ["x"]})
     (folder / f"{detector}.safetensors").write_bytes(detector.encode())
     return run
 
@@ -61,6 +62,15 @@ def test_what_was_trained_on_is_recorded_with_the_weights(
     assert "--seed 7" in (root / "cards" / f"{detector}.md").read_text()
     [learnt] = shipped([detector], root / PLACE)
     assert learnt.files == {hashlib.sha256(corpus.encode()).hexdigest()[:12]}
+
+
+@pytest.mark.parametrize("name", [name for name, entry in distributed().items() if entry.file])
+def test_what_is_known_of_the_shipped_weights_is_what_their_card_counts(name: str) -> None:
+    card = files("clipwarden.models").joinpath(f"cards/{name}.md").read_text("utf-8")
+    counted = re.search(r"Trained on (\d+) fake and (\d+) real items", card)
+    assert counted
+    [learnt] = (t for t in shipped([name]) if t.name == name)
+    assert len(learnt.files) == int(counted[1]) + int(counted[2])
 
 
 def test_nothing_is_written_for_a_detector_that_is_not_listed(root: Path, data: Path, tmp_path: Path) -> None:
