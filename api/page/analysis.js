@@ -209,7 +209,9 @@ export class Desk {
       moments: pictures.map((picture) => picture.time_s ?? 0),
     });
     const looks = detectors.map(({ detector: { name } }) => ({ name, looks: this.series.get(name)?.looks ?? [] }));
-    const [most] = looks.filter((each) => each.looks.length).sort((a, b) => b.looks.length - a.looks.length);
+    const weights = new Map(analysis.verdict?.contributions.map((c) => [c.detector, Math.abs(c.log_odds)]));
+    const weight = (/** @type {string} */ name) => weights.get(name) ?? -1;
+    const [most] = looks.filter((each) => each.looks.length).sort((a, b) => weight(b.name) - weight(a.name));
     if (most) this.stage?.player.show(most.looks, most.name);
     showEvidence(this.parts.evidence, analysis, this.series, (time_s) => this.seek(time_s));
     this.parts.evidence.hidden = !this.parts.evidence.hasChildNodes();
