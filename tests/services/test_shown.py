@@ -5,6 +5,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from celery.backends.base import DisabledBackend
 from sqlalchemy import create_engine, text
 from structlog.testing import capture_logs
 
@@ -101,7 +102,10 @@ def tiny_head(intercept: float = -20.0) -> FusionBundle:
 
 @pytest.fixture(autouse=True)
 def broker(settings: Settings) -> None:
+    """The application of this process, which another test may have asked for its backend before there was any."""
     app.conf.update(celery_config(settings))
+    if isinstance(app.backend, DisabledBackend):
+        app._backend = app._get_backend()
 
 
 @pytest.fixture
