@@ -154,7 +154,10 @@ class DetectorView(View):
 
 
 class BranchView(View):
-    """One branch: `open` and `leased` until it is settled, then ok, skipped or failed."""
+    """One branch: `open` and `leased` until it is settled, then ok, skipped or failed.
+
+    While it runs, `detectors` are those that have finished.
+    """
 
     status: StageStatus
     reused: bool = Field(description="Whether this was found for another analysis of the same content")
@@ -165,13 +168,14 @@ class BranchView(View):
 
     @classmethod
     def from_domain(cls, row: StageRow, links: Links) -> Self:
-        result = None if row.outcome is None else BranchResult.model_validate(row.outcome)
+        kept = row.so_far if row.outcome is None else row.outcome
+        result = None if kept is None else BranchResult.model_validate(kept)
         return cls(
             status=row.status,
             reused=result is not None and (result.reused or links.analysis.from_cache),
             code=row.code,
             message=row.message or (row.code and SENTENCES.get(row.code)),
-            elapsed_ms=result.elapsed_ms if result else None,
+            elapsed_ms=result.elapsed_ms if result and row.outcome else None,
             detectors=[
                 DetectorView.from_domain(d, partial(links.evidence, result.branch, d.name)) for d in result.detectors
             ]

@@ -1,7 +1,7 @@
 """Runs a branch's detectors over a clip: one outcome per detector, whatever happens to any of them."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -65,16 +65,27 @@ def assess(
     detectors: Sequence[Loaded],
     passing: tuple[type[Exception], ...] = (),
     known: Mapping[str, DetectorOutcome] | None = None,
+    tell: Callable[[BranchResult], None] | None = None,
 ) -> BranchResult:
     """Judge a clip with every detector of a branch (at least one), but those whose outcome is known by name.
 
-    The clip's faults become outcomes. Raises WorkerFault for this process's faults, and lets through exceptions of
-    the kinds in `passing` (a time limit, for example).
+    `tell` is given the result so far before each further detector runs. The clip's faults become outcomes. Raises
+    WorkerFault for this process's faults, and lets through exceptions of the kinds in `passing` (a time limit, for
+    example).
     """
     start = time.perf_counter()
-    settled = known or {}
-    outcomes = tuple(settled.get(one.entry.name) or outcome(one, clip, passing) for one in detectors)
-    elapsed_ms = _milliseconds(start)
+    settled, outcomes = known or {}, list[DetectorOutcome]()
+    for one in detectors:
+        if (found := settled.get(one.entry.name)) is None:
+            if tell and outcomes:
+                tell(_result(branch, outcomes, start))
+            found = outcome(one, clip, passing)
+        outcomes.append(found)
+    return _result(branch, outcomes, start)
+
+
+def _result(branch: Branch, found: Sequence[DetectorOutcome], start: float) -> BranchResult:
+    outcomes, elapsed_ms = tuple(found), _milliseconds(start)
     if any(o.status is OutcomeStatus.OK for o in outcomes):
         return BranchResult(branch=branch, status=OutcomeStatus.OK, detectors=outcomes, elapsed_ms=elapsed_ms)
     worst = next((o for o in outcomes if o.status is OutcomeStatus.FAILED), outcomes[0])

@@ -340,13 +340,14 @@ class BranchResult(Contract):
 
 
 class StageRow(Contract):
-    """A stage as the database holds it, without its lease."""
+    """A stage as the database holds it, without its lease; a branch at work has `so_far`, a settled one `outcome`."""
 
     stage: Stage
     status: StageStatus
     attempts: int
     code: str | None = None
     message: str | None = None
+    so_far: dict[str, Any] | None = None
     outcome: dict[str, Any] | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None

@@ -142,6 +142,7 @@ stages = Table(
     Column("worker", Text),
     Column("code", Text),
     Column("message", Text),
+    Column("so_far", JSONB(none_as_null=True)),
     Column("outcome", JSONB(none_as_null=True)),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=NOW),
     Column("started_at", DateTime(timezone=True)),
@@ -150,6 +151,8 @@ stages = Table(
     Index("stages_with_evidence", "finished_at", postgresql_where=text("(outcome ->> 'folder') IS NOT NULL")),
     Index("stages_unsettled", "not_before", postgresql_where=text("status IN ('open', 'leased')")),
 )
+
+"""`so_far` is what a branch has found while it is leased, for those who watch; nothing is judged by it."""
 
 verdicts = Table(
     "verdicts",

@@ -1,5 +1,6 @@
 """The assess stage of one branch: its part of the bundle through its detectors, and the row settled."""
 
+from functools import partial
 from uuid import UUID
 
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -43,8 +44,9 @@ def assess_branch(process: WorkerProcess, branch: Branch, analysis_id: UUID, gra
     asked = granted.asked.ready(branch)
     detectors = tuple(loaded for loaded in process.detectors if loaded.entry in asked)
     known = settled(asked, bundle.found, bundle.gated)
+    tell = partial(_tell, process, analysis_id, granted)
     try:
-        result = assess(branch, clip, detectors, passing=(SoftTimeLimitExceeded,), known=known)
+        result = assess(branch, clip, detectors, passing=(SoftTimeLimitExceeded,), known=known, tell=tell)
     except SoftTimeLimitExceeded:
         code = FailCode.TIMEOUT
         result = BranchResult(branch=branch, status=OutcomeStatus.FAILED, code=code, message=SENTENCES[code])
@@ -59,6 +61,13 @@ def assess_branch(process: WorkerProcess, branch: Branch, analysis_id: UUID, gra
         code=result.code,
         elapsed_ms=result.elapsed_ms,
     )
+
+
+def _tell(process: WorkerProcess, analysis_id: UUID, granted: Granted, so_far: BranchResult) -> None:
+    try:
+        process.store.tell_branch(analysis_id, granted.token, brief(so_far))
+    except Unavailable as error:  # a courtesy to whoever watches
+        log.warning("detectors that arrived are not told", reason=str(error))
 
 
 def _exhibited(

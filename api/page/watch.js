@@ -101,12 +101,23 @@ function lane(branch, analysis, installed) {
     h(
       "ul",
       { class: "detectors" },
-      settled
-        ? view.detectors.map(found)
-        : ready.map((d) =>
-          h("li", {}, h("code", {}, d.name), h("span", { class: "quiet" }, status === "leased" ? "running" : "to come"))
-        ),
+      (view?.detectors ?? []).map(found),
+      !settled && awaited(ready, view?.detectors ?? [], status === "leased"),
     ),
+  );
+}
+
+/**
+ * Detectors of a branch that have not finished, in the order in which they run.
+ *
+ * @param {import("./types.js").Installed[]} ready
+ * @param {import("./types.js").Detector[]} arrived
+ * @param {boolean} running whether the first of them is at work
+ */
+function awaited(ready, arrived, running) {
+  const left = ready.filter(({ name }) => arrived.every((detector) => detector.name !== name));
+  return left.map(({ name }, i) =>
+    h("li", {}, h("code", {}, name), h("span", { class: "quiet" }, running && !i ? "running" : "to come"))
   );
 }
 

@@ -27,7 +27,7 @@ def fail_stage(c: Connection, analysis_id: UUID, stage: Stage, code: FailCode) -
         text("""
             UPDATE stages
             SET status = 'failed', code = :code, message = :message, outcome = CAST(:outcome AS jsonb),
-                lease_token = NULL, lease_until = NULL, finished_at = clock_timestamp()
+                so_far = NULL, lease_token = NULL, lease_until = NULL, finished_at = clock_timestamp()
             WHERE analysis_id = :id AND stage = :stage
         """),
         {

@@ -138,7 +138,7 @@ def copy_branches(c: Connection, analysis_id: UUID, sources: Mapping[Branch, UUI
                 FROM stages s WHERE s.analysis_id = :source AND s.stage = :stage
                 ON CONFLICT (analysis_id, stage) DO UPDATE
                 SET status = excluded.status, code = excluded.code, message = excluded.message,
-                    outcome = excluded.outcome, lease_token = NULL, lease_until = NULL,
+                    so_far = NULL, outcome = excluded.outcome, lease_token = NULL, lease_until = NULL,
                     finished_at = excluded.finished_at
                 WHERE mine.status IN ('open', 'leased')
             """),

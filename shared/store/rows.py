@@ -144,8 +144,8 @@ def settle_stage(
         c.execute(
             text("""
                 UPDATE stages s
-                SET status = :status, code = :code, message = :message, outcome = CAST(:outcome AS
-                    jsonb), finished_at = clock_timestamp(), lease_until = NULL
+                SET status = :status, code = :code, message = :message, so_far = NULL,
+                    outcome = CAST(:outcome AS jsonb), finished_at = clock_timestamp(), lease_until = NULL
                 FROM analyses a
                 WHERE a.id = s.analysis_id
                 AND a.state = 'running' AND s.analysis_id = :id AND s.stage = :stage AND s.lease_token =

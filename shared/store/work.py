@@ -54,7 +54,7 @@ class Work(Database):
             attempts = c.scalar(
                 text("""
                     UPDATE stages s SET status = 'leased', attempts = attempts + 1, lease_token = :token,
-                        worker = :worker, leased_at = clock_timestamp(),
+                        worker = :worker, leased_at = clock_timestamp(), so_far = NULL,
                         lease_until = clock_timestamp() + make_interval(secs => :lease),
                         started_at = coalesce(s.started_at, clock_timestamp())
                     FROM analyses a WHERE a.id = s.analysis_id AND s.analysis_id = :id AND s.stage = :stage
@@ -120,8 +120,8 @@ class Work(Database):
             c.execute(
                 text("""
                     UPDATE stages
-                    SET status = 'open', attempts = attempts - 1, lease_token = NULL, lease_until =
-                        NULL, not_before = clock_timestamp() + make_interval(secs => :patience)
+                    SET status = 'open', attempts = attempts - 1, so_far = NULL, lease_token = NULL,
+                        lease_until = NULL, not_before = clock_timestamp() + make_interval(secs => :patience)
                     WHERE analysis_id = :id AND stage = :stage AND lease_token = :token AND status =
                         'leased'
                 """),
@@ -184,6 +184,17 @@ class Work(Database):
             )
         return True
 
+    def tell_branch(self, analysis_id: UUID, token: UUID, so_far: BranchResult) -> None:
+        """Show what a branch at work has found by now; nothing is shown once the lease is lost."""
+        with self._transaction() as c:
+            c.execute(
+                text("""
+                    UPDATE stages SET so_far = CAST(:so_far AS jsonb)
+                    WHERE analysis_id = :id AND stage = :stage AND lease_token = :token AND status = 'leased'
+                """),
+                {"id": analysis_id, "stage": so_far.branch.value, "token": token, "so_far": so_far.as_row()},
+            )
+
     def finish_branch(self, analysis_id: UUID, token: UUID, result: BranchResult) -> bool:
         """Settle a branch with its result. False if the lease was lost."""
         with self._transaction() as c:
@@ -206,7 +217,8 @@ class Work(Database):
         with self._transaction() as c:
             c.execute(
                 text("""
-                    UPDATE stages SET status = 'open', attempts = attempts - 1, lease_token = NULL, lease_until = NULL
+                    UPDATE stages
+                    SET status = 'open', attempts = attempts - 1, so_far = NULL, lease_token = NULL, lease_until = NULL
                     WHERE analysis_id = :id AND stage = :stage AND lease_token = :token AND status = 'leased'
                 """),
                 {"id": analysis_id, "stage": branch.value, "token": token},

@@ -20,9 +20,10 @@ from clipwarden.api import access
 from clipwarden.api import events as streams
 from clipwarden.api.changes import Changes
 from clipwarden.shared.blobs import LocalBlobs
+from clipwarden.shared.contracts import Stage
 from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import Store
-from tests.analyses import assess, finish, ingest, verdict
+from tests.analyses import assess, claim, finish, found, ingest, verdict
 from tests.services.conftest import Serve
 from tests.services.test_api_access import MakeKey, make_key  # noqa: F401 - a fixture
 
@@ -72,14 +73,28 @@ def test_every_change_is_told_and_the_stream_ends_with_the_analysis(
         ingest(store, submitted)
         assert stream.until("running", "assess")["data"]["percent"] == 75
         assess(store, blobs, submitted)
-        found = stream.until("running", "fuse")
-        assert found["data"]["branches"]["visual"]["detectors"][0]["score"] == 0.75
+        assessed = stream.until("running", "fuse")
+        assert assessed["data"]["branches"]["visual"]["detectors"][0]["score"] == 0.75
         assert store.fuse(submitted, lambda *_: verdict())
         (last,) = list(stream)
     told = gateway.get(f"/v1/analyses/{submitted}").json()
     assert last["data"] == told
     assert last["data"]["verdict"]["label"] == "fake"
     assert int(stream.retry) > 0
+
+
+def test_a_detector_is_told_when_it_has_finished_though_its_branch_has_not(
+    gateway: httpx.Client, store: Store, submitted: UUID
+) -> None:
+    ingest(store, submitted)
+    token = claim(store, submitted, Stage.VISUAL)
+    with watching(gateway, submitted) as stream:
+        assert stream.until("running", "assess")["data"]["branches"]["visual"]["detectors"] == []
+        store.tell_branch(submitted, token, found())
+        told = next(iter(stream))["data"]
+    visual = told["branches"]["visual"]
+    assert (visual["status"], visual["elapsed_ms"]) == ("leased", None)
+    assert [(d["name"], d["score"], d["elapsed_ms"]) for d in visual["detectors"]] == [("forensic_mlp", 0.75, 1500)]
 
 
 def test_a_client_that_comes_back_is_told_only_what_it_has_not_seen(

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -102,6 +103,30 @@ def test_only_the_detectors_asked_for_judge_and_count(
     assert [d.name for d in found[Branch.AUDIO].detectors] == ["cqcc_cnn"]
     assert (verdict(analysis).coverage, verdict(analysis).degraded) == (1.0, False)
     assert verdict(analysis).policy == "high-recall"
+
+
+def test_a_branch_tells_what_each_detector_found_before_the_next_one_runs(
+    workers: dict[Queue, WorkerProcess], store: Store, new: NewAnalysis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    analysis_id = store.submit(new)
+    opened = ingested(workers, analysis_id)
+    seen: list[BranchResult] = []
+
+    def tell(*told: Any) -> None:
+        Store.tell_branch(workers[Queue.VISUAL].store, *told)
+        analysis = store.analysis(analysis_id)
+        assert analysis is not None
+        seen.extend(BranchResult.model_validate(s.so_far) for s in analysis.stages if s.so_far)
+
+    monkeypatch.setattr(workers[Queue.VISUAL].store, "tell_branch", tell)
+    analysis = finished(workers, analysis_id, opened)
+    first, second = results(analysis)[Branch.VISUAL].detectors
+    ((told,),) = [so_far.detectors for so_far in seen]
+    assert (told.name, told.elapsed_ms, second.name) == (first.name, first.elapsed_ms, "frame_stats")
+    assert told.evidence is not None
+    assert first.evidence is not None
+    assert told.evidence.score == first.evidence.score
+    assert all(s.so_far is None for s in analysis.stages)
 
 
 def test_when_one_model_changed_only_its_branch_runs(

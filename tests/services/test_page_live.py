@@ -17,7 +17,7 @@ from clipwarden.shared.blobs import BlobStore
 from clipwarden.shared.contracts import Stage
 from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import NewKey, Store
-from tests.analyses import claim
+from tests.analyses import claim, found
 from tests.desk import at, begun, clip_of, examined, until, visiting
 from tests.services.conftest import Serve
 
@@ -34,8 +34,11 @@ def test_stages_and_lanes_are_those_of_the_analysis(
         expect(page.locator(".outlook")).to_contain_text("Next in the queue")
         begun(store, analysis_id, clip_of(4.0))
         expect(step).to_have_text("Running models")
-        claim(store, analysis_id, Stage.VISUAL)
-        expect(page.get_by_role("region", name="Faces and frames")).to_contain_text("running")
+        token = claim(store, analysis_id, Stage.VISUAL)
+        lane = page.get_by_role("region", name="Faces and frames")
+        expect(lane.get_by_role("listitem")).to_have_text(["forensic_mlprunning"])
+        store.tell_branch(analysis_id, token, found(detector="frame_stats"))
+        expect(lane.get_by_role("listitem")).to_have_text(["frame_stats0.751.5 s", "forensic_mlprunning"])
         expect(page.get_by_role("region", name="Speech", exact=True)).to_contain_text("waiting for a worker")
 
 

@@ -131,6 +131,30 @@ def test_a_stage_handed_back_costs_no_attempt(store: Store, analysis_id: UUID) -
     assert claimed(store, analysis_id).attempts == 1
 
 
+def test_what_a_branch_found_so_far_is_shown_while_its_lease_lasts(store: Store, analysis_id: UUID) -> None:
+    ingested(store, analysis_id, [Branch.VISUAL])
+
+    def shown() -> object:
+        analysis = store.analysis(analysis_id)
+        assert analysis is not None
+        return next(s.so_far for s in analysis.stages if s.stage is Stage.VISUAL)
+
+    lost = claimed(store, analysis_id, Stage.VISUAL, lease_s=0).token
+    store.tell_branch(analysis_id, lost, result(Branch.VISUAL))
+    assert shown() is not None
+    token = claimed(store, analysis_id, Stage.VISUAL).token
+    store.tell_branch(analysis_id, lost, result(Branch.VISUAL))
+    assert shown() is None
+    store.tell_branch(analysis_id, token, result(Branch.VISUAL))
+    assert shown() is not None
+    store.hand_back(analysis_id, Stage.VISUAL, token)
+    assert shown() is None
+    token = claimed(store, analysis_id, Stage.VISUAL).token
+    store.tell_branch(analysis_id, token, result(Branch.VISUAL))
+    assert store.finish_branch(analysis_id, token, result(Branch.VISUAL))
+    assert shown() is None
+
+
 def test_ingest_opens_and_skips_the_branches_in_one_step(store: Store, analysis_id: UUID) -> None:
     ingested(store, analysis_id, [Branch.VISUAL])
     analysis = store.analysis(analysis_id)

@@ -34,7 +34,7 @@ def upgrade() -> None:
     _deliveries()
     op.execute(TELL)
     op.execute("""
-        CREATE TRIGGER tell AFTER INSERT OR UPDATE OF status ON stages
+        CREATE TRIGGER tell AFTER INSERT OR UPDATE OF status, so_far ON stages
         FOR EACH ROW EXECUTE FUNCTION clipwarden_tell('analysis_id')
     """)
     op.execute("""
@@ -105,6 +105,7 @@ def _analyses() -> None:
         "analyses_by_tag", "analyses", ["tenant_id", "tag", "id"], postgresql_where=sa.text("tag IS NOT NULL")
     )
     op.create_index("analyses_finished", "analyses", ["finished_at"])
+    op.add_column("stages", sa.Column("so_far", JSONB))
     op.create_index("stages_finished", "stages", ["stage", "finished_at"])
     evidence = sa.text("(outcome ->> 'folder') IS NOT NULL")
     op.create_index("stages_with_evidence", "stages", ["finished_at"], postgresql_where=evidence)
