@@ -1,6 +1,5 @@
 """The Celery application of the workers: configuration, logs, and what a pool process does when it starts."""
 
-import signal
 from functools import cache
 from typing import Any
 
@@ -10,7 +9,7 @@ from celery.signals import celeryd_after_setup, setup_logging, worker_process_in
 from clipwarden.shared.logs import configure_logging, join_pool_logs
 from clipwarden.shared.queue import Queue, celery_config
 from clipwarden.shared.settings import load_settings
-from clipwarden.shared.tracing import start_tracing, stop_tracing
+from clipwarden.shared.tracing import stop_tracing
 from clipwarden.workers.faults import start_or_leave
 from clipwarden.workers.process import WorkerProcess
 
@@ -34,15 +33,7 @@ def _configure_logs(**_: Any) -> None:
 
 @worker_process_init.connect
 def _warm_up(**_: Any) -> None:
-    configure_logging(f"worker-{settings.worker_queue}", settings.log_level)
-    join_pool_logs()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    start_or_leave(_start, settings.worker_start_timeout_s / 2)
-
-
-def _start() -> None:
-    start_tracing(f"worker-{settings.worker_queue}")
-    here().warm()
+    start_or_leave(settings, settings.worker_queue, lambda: here().warm())
 
 
 @worker_process_shutdown.connect

@@ -13,7 +13,7 @@ from clipwarden.shared.contracts import Stage
 from clipwarden.shared.errors import ConfigError, ElsewherePlease, Unavailable, WorkerFault
 from clipwarden.shared.logs import log_context, logger
 from clipwarden.shared.store import Busy, Granted, Settled, Store
-from clipwarden.workers.faults import RETRY_AFTER_FAULT_S, leave
+from clipwarden.workers.faults import leave, retry_after_s
 from clipwarden.workers.process import WorkerProcess
 from clipwarden.workers.telemetry import told
 
@@ -77,7 +77,7 @@ def with_lease(
         try:
             claim = process.store.claim(analysis_id, stage, s.lease_s, s.max_attempts, process.name)
         except (Unavailable, ElsewherePlease) as error:
-            raise task.retry(exc=error, countdown=RETRY_AFTER_FAULT_S) from error
+            raise task.retry(exc=error, countdown=retry_after_s()) from error
         match claim:
             case Settled(code=code):
                 if code:
@@ -98,7 +98,7 @@ def with_lease(
         except (Unavailable, ElsewherePlease) as error:
             log.warning("stage handed back", reason=str(error))
             _hand_back(process.store, analysis_id, stage, granted.token)
-            raise task.retry(exc=error, countdown=RETRY_AFTER_FAULT_S) from error
+            raise task.retry(exc=error, countdown=retry_after_s()) from error
 
 
 def _hand_back(store: Store, analysis_id: UUID, stage: Stage, token: UUID) -> None:

@@ -1,7 +1,6 @@
 """The Celery application of the processes that make callbacks. It is one of its own, and loads no models."""
 
 import os
-import signal
 import socket
 from functools import cache
 from typing import Any
@@ -19,8 +18,8 @@ from clipwarden.shared.outbound import Outbound
 from clipwarden.shared.queue import Queue, Task, celery_config
 from clipwarden.shared.settings import load_settings
 from clipwarden.shared.store import Store
-from clipwarden.shared.tracing import start_tracing, stop_tracing
-from clipwarden.workers.faults import RETRY_AFTER_FAULT_S, start_or_leave
+from clipwarden.shared.tracing import stop_tracing
+from clipwarden.workers.faults import retry_after_s, start_or_leave
 from clipwarden.workers.notify import Notifier
 
 settings = load_settings()
@@ -44,14 +43,10 @@ def _configure_logs(**_: Any) -> None:
 
 @worker_process_init.connect
 def _warm_up(**_: Any) -> None:
-    configure_logging(f"worker-{Queue.NOTIFY}", settings.log_level)
-    join_pool_logs()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    start_or_leave(_start, settings.worker_start_timeout_s / 2)
+    start_or_leave(settings, Queue.NOTIFY, _start)
 
 
 def _start() -> None:
-    start_tracing(f"worker-{Queue.NOTIFY}")
     here().store.check_schema()
     say_ready()
 
@@ -68,4 +63,4 @@ def run_notify(self: CeleryTask, delivery_id: str) -> None:
         try:
             here().deliver(UUID(delivery_id))
         except Unavailable as error:
-            raise self.retry(exc=error, countdown=RETRY_AFTER_FAULT_S) from error
+            raise self.retry(exc=error, countdown=retry_after_s()) from error

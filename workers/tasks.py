@@ -13,14 +13,12 @@ from clipwarden.shared.telling import tell
 from clipwarden.shared.tracing import span
 from clipwarden.workers.app import app, here
 from clipwarden.workers.branch import assess_branch
-from clipwarden.workers.faults import RETRY_AFTER_FAULT_S, leave
+from clipwarden.workers.faults import leave, retry_after_s
 from clipwarden.workers.fetch import fetch
 from clipwarden.workers.fusing import fuse_analysis
 from clipwarden.workers.ingest import ingest
 from clipwarden.workers.lease import with_lease
 from clipwarden.workers.overdue import end_overdue
-
-LONGEST_RETRY_S = 300.0
 
 
 @app.task(name=Task.FETCH.value, bind=True, max_retries=None, ignore_result=True)
@@ -62,8 +60,7 @@ def run_fuse(self: CeleryTask, analysis_id: str) -> None:
         except WorkerFault as fault:
             leave(fault)
         except (Unavailable, ElsewherePlease) as error:
-            patience_s = min(RETRY_AFTER_FAULT_S * 2**self.request.retries, LONGEST_RETRY_S)
-            raise self.retry(exc=error, countdown=patience_s) from error
+            raise self.retry(exc=error, countdown=retry_after_s(self.request.retries)) from error
 
 
 @app.task(name=Task.SETTLE.value, bind=True, max_retries=None, ignore_result=True)
@@ -73,5 +70,5 @@ def run_settle(self: CeleryTask, analysis_id: str) -> None:
         try:
             end_overdue(here().settings, here().store)
         except Unavailable as error:
-            raise self.retry(exc=error, countdown=RETRY_AFTER_FAULT_S) from error
+            raise self.retry(exc=error, countdown=retry_after_s()) from error
     run_fuse.apply_async((analysis_id,), priority=self.request.delivery_info.get("priority") or 0)
