@@ -12,7 +12,8 @@ from clipwarden.api.idempotency import Once, fingerprint, once
 from clipwarden.api.limits import Limits
 from clipwarden.api.openapi import KEY, OPENING, errors, headers
 from clipwarden.api.routes import parse_id
-from clipwarden.api.schemas import AnalysisView, FeedbackListView, FeedbackView, WhatIfView
+from clipwarden.api.schemas import AnalysisView, FeedbackListView, FeedbackView
+from clipwarden.api.verdict_schemas import WhatIfView
 from clipwarden.shared.codes import ProblemCode
 from clipwarden.shared.contracts import TERMINAL_STATES, Alternative, Analysis, AnalysisState
 from clipwarden.shared.errors import BlobGone, ProblemError

@@ -12,7 +12,8 @@ from clipwarden.api.gateway import Services
 from clipwarden.api.guard import PAGE_PREFIX
 from clipwarden.api.openapi import OPENING, SUBMISSION, errors, headers
 from clipwarden.api.preferences import ended, wait_of
-from clipwarden.api.schemas import AnalysisView, DetectorsView, LiveView, ReadyView, RootView
+from clipwarden.api.schemas import AnalysisView
+from clipwarden.api.service_schemas import DetectorsView, LiveView, ReadyView, RootView
 from clipwarden.api.submitting import taken
 from clipwarden.api.waiting import pause_s
 from clipwarden.shared.codes import ProblemCode

@@ -11,30 +11,26 @@ from pydantic import Field
 from clipwarden.api.links import Links, Signer, address
 from clipwarden.api.probe_schemas import ProbeView
 from clipwarden.api.progress import EARLY, Phase, percent, phase
-from clipwarden.api.schema import ReasonView, View
+from clipwarden.api.schema import View
+from clipwarden.api.verdict_schemas import VerdictView
 from clipwarden.api.waiting import UNKNOWN, Outlook
 from clipwarden.shared.codes import SENTENCES
 from clipwarden.shared.contracts import (
-    Alternative,
     Analysis,
     AnalysisState,
     Box,
     Branch,
     BranchResult,
     DetectorOutcome,
-    DetectorState,
     Exhibit,
     ExhibitKind,
     Label,
     Lane,
-    Manifest,
     MediaKind,
     OutcomeStatus,
     StageRow,
     StageStatus,
-    Verdict,
 )
-from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import Feedback, Listed
 
 
@@ -184,106 +180,6 @@ class BranchView(View):
         )
 
 
-class ContributionView(View):
-    branch: Branch
-    detector: str
-    log_odds: float
-
-
-class RangeView(View):
-    """A suspicious stretch of the clip, merged over branches; `peak` is the highest score in it, uncalibrated."""
-
-    start_s: float
-    end_s: float
-    branches: list[Branch]
-    peak: float
-
-
-class ThresholdsView(View):
-    """Fake at or above `fake`, real at or below `real`, inconclusive between."""
-
-    real: float
-    fake: float
-
-
-class ShareView(View):
-    """So many of so many clips; the true share lies between `low` and `high` with a confidence of 95 %."""
-
-    count: int
-    clips: int
-    low: float
-    high: float
-
-
-class ErrorRatesView(View):
-    """How often such verdicts were right and wrong on clips that the head was not fitted on.
-
-    Intervals take clips as independent, though they come from so many groups of related ones only. `text` says it in
-    one or two sentences, for the label of this verdict.
-    """
-
-    real_called_fake: ShareView
-    real_called_real: ShareView
-    fake_called_fake: ShareView
-    fake_called_real: ShareView
-    real_groups: int
-    fake_groups: int
-    text: str
-
-
-class VerdictView(View):
-    """`probability` is that of fake, calibrated; `baseline_logit` plus all `log_odds` is its logit, exactly."""
-
-    label: Label
-    probability: float | None
-    policy: str
-    head: str | None
-    thresholds: ThresholdsView | None
-    error_rates: ErrorRatesView | None = Field(description="Null where the head came without clips to count")
-    coverage: float
-    degraded: bool
-    baseline_logit: float | None
-    contributions: list[ContributionView]
-    reasons: list[ReasonView]
-    ranges: list[RangeView]
-    localised: bool = Field(description="Whether short ranges carry the evidence")
-    out_of_domain: bool | None = Field(description="Whether a feature lies outside what the head was fitted on")
-
-    @classmethod
-    def from_domain(cls, verdict: Verdict) -> Self:
-        return cls(
-            label=verdict.label,
-            probability=verdict.probability,
-            policy=verdict.policy,
-            head=verdict.head,
-            thresholds=ThresholdsView(**verdict.thresholds.model_dump()) if verdict.thresholds else None,
-            error_rates=ErrorRatesView.model_validate(verdict.error_rates.model_dump())
-            if verdict.error_rates
-            else None,
-            coverage=verdict.coverage,
-            degraded=verdict.degraded,
-            baseline_logit=verdict.baseline_logit,
-            contributions=[ContributionView(**c.model_dump()) for c in verdict.contributions],
-            reasons=[ReasonView(**r.model_dump()) for r in verdict.reasons],
-            ranges=[RangeView(**r.model_dump()) for r in verdict.ranges],
-            localised=verdict.localised,
-            out_of_domain=verdict.out_of_domain,
-        )
-
-
-class WhatIfView(View):
-    """What one policy says of the evidence."""
-
-    policy: str
-    label: Label
-    probability: float | None
-    head: str | None
-
-    @classmethod
-    def from_domain(cls, said: Alternative) -> Self:
-        return cls(policy=said.policy, label=said.label, probability=said.probability, head=said.head)
-
-
 class FeedbackView(View):
     """What somebody says of an analysis."""
 
@@ -428,66 +324,3 @@ class ListView(View):
 
     analyses: list[SummaryView]
     next: str | None
-
-
-class DetectorInfo(View):
-    """A detector of the current pipeline."""
-
-    name: str
-    version: str
-    branch: Branch
-    state: DetectorState
-    weights: str | None
-    runtime: str
-    dtype: str
-
-
-class LimitsView(View):
-    """What is over these is refused."""
-
-    bytes: int
-    duration_s: float
-    pixels: int
-    frames: int
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
-        return cls(
-            bytes=settings.max_upload_bytes,
-            duration_s=settings.max_duration_s,
-            pixels=settings.max_pixels,
-            frames=settings.max_frames,
-        )
-
-
-class DetectorsView(View):
-    """What new analyses will be examined with."""
-
-    pipeline: str
-    detectors: list[DetectorInfo]
-    policies: list[str] = Field(description="What verdicts can be given by; the first is the default")
-    limits: LimitsView
-
-    @classmethod
-    def from_domain(cls, pipeline: str, manifest: Manifest, settings: Settings) -> Self:
-        listed = [DetectorInfo(**d.model_dump(exclude={"needs"})) for d in manifest.detectors]
-        limits = LimitsView.from_settings(settings)
-        return cls(pipeline=pipeline, detectors=listed, policies=list(manifest.policies), limits=limits)
-
-
-class RootView(View):
-    """What this is, and the addresses a newcomer wants first."""
-
-    service: str = Field(examples=["clipwarden"])
-    links: dict[str, str]
-
-
-class LiveView(View):
-    status: str = Field(examples=["alive"])
-
-
-class ReadyView(View):
-    """Every service the gateway needs, by name."""
-
-    status: str
-    checks: dict[str, str]

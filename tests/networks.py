@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from clipwarden.models.audio.mel import log_mel
 from clipwarden.models.audio.mel_resnet18 import MelNetwork
-from clipwarden.models.audio.speech_stats import Discriminant
+from clipwarden.models.audio.speech_stats import SpeechDiscriminant
 from clipwarden.models.audio.statistics import describe
 from clipwarden.models.backbones.clip import ClipShape
+from clipwarden.models.backbones.discriminant import Discriminant
 from clipwarden.models.backbones.efficientnet_lite0 import INPUT, FrameLite0
 from clipwarden.models.backbones.pictures import infer
 from clipwarden.models.backbones.resnet18 import ResNet18
@@ -35,7 +36,7 @@ from clipwarden.models.lipsync.av_sync_seed import SyncHead
 from clipwarden.models.lipsync.lipfd_network import LipFdNetwork, LipFdShape
 from clipwarden.models.lipsync.towers import SyncNetwork
 from clipwarden.models.visual.frame_efficientnet_b4 import FrameB4Network
-from clipwarden.models.visual.frame_stats import FaceDiscriminant, stage_statistics
+from clipwarden.models.visual.frame_stats import COUNT, stage_statistics
 from clipwarden.models.visual.temporal_3dcnn import Temporal3dNetwork
 from clipwarden.models.visual.temporal_bilstm import BiLstmNetwork
 from clipwarden.models.visual.tiny_gate import TinyNetwork
@@ -115,7 +116,7 @@ def _lite0() -> nn.Module:
 
 
 def _frame_stats() -> nn.Module:
-    network = FaceDiscriminant()
+    network = Discriminant(COUNT)
     numbers = torch.from_numpy(infer(stage_statistics("cpu"), INPUT, pictures(6, 224, seed=77), 6))
     network.scaler_mean.copy_(numbers.mean(dim=0))
     network.scaler_scale.copy_(numbers.std(dim=0) + 1e-3)
@@ -157,7 +158,7 @@ def _mel() -> nn.Module:
 
 
 def _stats() -> nn.Module:
-    network = Discriminant()
+    network = SpeechDiscriminant()
     numbers = torch.from_numpy(np.stack([describe(speech(3, seed) / np.float32(32768)) for seed in range(4)]))
     tamed = numbers.sign() * numbers.abs().log1p()
     network.scaler_mean.copy_(tamed.mean(dim=0))

@@ -16,7 +16,8 @@ from clipwarden.api.client.answers import answered, not_ours, read, retry_after_
 from clipwarden.api.client.progress import Progress, Shares
 from clipwarden.api.client.steps import Body, Flow, Pause, Request, Together, form
 from clipwarden.api.options import MOST_ITEMS
-from clipwarden.api.schemas import AnalysisView, DetectorsView, ErrorView, FeedbackView, ListView
+from clipwarden.api.schemas import AnalysisView, ErrorView, FeedbackView, ListView
+from clipwarden.api.service_schemas import DetectorsView
 from clipwarden.shared.codes import ProblemCode
 from clipwarden.shared.contracts import AnalysisState, Label, Lane
 from clipwarden.shared.errors import ClipwardenError, ConfigError, ProblemError, Unavailable

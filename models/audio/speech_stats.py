@@ -1,15 +1,16 @@
 """Speech statistics of our own: 3,444 hand-made numbers of a stretch of speech and one linear discriminant."""
 
-from typing import ClassVar, Final, Self, cast
+from typing import ClassVar, Final, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from clipwarden.models.audio.listening import Cut, listen
 from clipwarden.models.audio.speech import SpeechNetwork, speech_network
 from clipwarden.models.audio.statistics import COUNT, RATE_HZ, describe
+from clipwarden.models.backbones.discriminant import Discriminant
 from clipwarden.models.backbones.pictures import placed
 from clipwarden.models.checkpoint import load_into
 from clipwarden.models.detector import DetectorSpec
@@ -24,31 +25,19 @@ CUT: Final = Cut(WINDOW_S * RATE_HZ, STEP_S * RATE_HZ)
 NEED: Final = AudioNeed(seconds=120, min_seconds=1, window_s=WINDOW_S + STEP_S)
 """A longer clip gives stretches from its first to its last second, each of two windows that overlap."""
 
-CLAMP: Final = 6.0  # standard deviations
 
-
-class Discriminant(nn.Module):
+class SpeechDiscriminant(Discriminant):
     """Numbers (N, 3444), as `describe` gives them, to logits of "synthetic" (N,). 3,445 parameters.
 
-    Each number enters as sign · log(1 + size), which tames heavy tails, standardised and clamped.
+    Each number enters as sign · log(1 + size), which tames heavy tails.
     """
 
-    scaler_mean: Tensor
-    scaler_scale: Tensor
-
     def __init__(self) -> None:
-        super().__init__()
-        self.fc = nn.Linear(COUNT, 1)
-        self.register_buffer("scaler_mean", torch.zeros(COUNT))
-        self.register_buffer("scaler_scale", torch.ones(COUNT))
+        super().__init__(COUNT)
 
     def standardised(self, numbers: Tensor) -> Tensor:
-        """What the discriminant weighs; (N, 3444)."""
-        tamed = numbers.sign() * numbers.abs().log1p()
-        return ((tamed - self.scaler_mean) / self.scaler_scale).clamp(-CLAMP, CLAMP)
-
-    def forward(self, numbers: Tensor) -> Tensor:
-        return cast("Tensor", self.fc(self.standardised(numbers))).squeeze(1)
+        """What is weighed; (N, 3444)."""
+        return super().standardised(numbers.sign() * numbers.abs().log1p())
 
 
 class SpeechStats:
@@ -64,14 +53,14 @@ class SpeechStats:
         source="features and weights by Clipwarden",
     )
 
-    def __init__(self, network: Discriminant, speech: SpeechNetwork) -> None:
+    def __init__(self, network: SpeechDiscriminant, speech: SpeechNetwork) -> None:
         self._network = network
         self._speech = speech
 
     @classmethod
     def load(cls, weights: WeightFile, device: str, dtype: Dtype = "float32") -> Self:  # noqa: ARG003
         """Computes in float32 whatever is asked for: so small a network gains nothing by less."""
-        network = Discriminant()
+        network = SpeechDiscriminant()
         load_into(network, weights, device)
         return cls(network, speech_network())
 

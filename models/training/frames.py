@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
 
+from clipwarden.models.backbones.discriminant import Discriminant
 from clipwarden.models.backbones.efficientnet_lite0 import INPUT
 from clipwarden.models.backbones.pictures import infer
 from clipwarden.models.checkpoint import save_from
@@ -21,7 +22,7 @@ from clipwarden.models.training.discriminant import best_slope, fit_direction, s
 from clipwarden.models.training.run_folder import AS_IT_IS, CODED, THINNED, RunFolder, ScoreRow, folds_digest
 from clipwarden.models.training.video_data import FOLDS, VideoClip, clip_weights, read_clips, training_clips
 from clipwarden.models.training.video_report import clip_facts, clip_metrics, left_out, left_out_auc, operation
-from clipwarden.models.visual.frame_stats import AT_ONCE, FaceDiscriminant, FrameStats, stage_statistics
+from clipwarden.models.visual.frame_stats import AT_ONCE, COUNT, FrameStats, stage_statistics
 from clipwarden.shared.clip import View
 
 NAME: Final = "frame_stats"
@@ -83,12 +84,12 @@ def train_frames(data: Path, out: Path, seed: int, jobs: int, progress: Progress
     return run
 
 
-def fit_frames(material: Sequence[Described], recipe: FramesRecipe, slope: float = 1.0) -> FaceDiscriminant:
+def fit_frames(material: Sequence[Described], recipe: FramesRecipe, slope: float = 1.0) -> Discriminant:
     """The discriminant of mean numbers of clips as they are, its logits times `slope`; in eval mode."""
     numbers = np.stack([d.versions[0][:: recipe.every].mean(axis=0) for d in material]).astype(np.float64)
     fake, groups = (np.array(of) for of in zip(*((d.clip.fake, d.clip.group) for d in material), strict=True))
     weights = clip_weights([d.clip for d in material])
-    network = FaceDiscriminant()
+    network = Discriminant(COUNT)
     for buffer, values in zip((network.scaler_mean, network.scaler_scale), scaling(numbers, weights), strict=True):
         buffer.copy_(torch.from_numpy(values))
     rows = network.standardised(torch.from_numpy(numbers)).numpy()
@@ -138,7 +139,7 @@ def _logits(
 
 
 @torch.inference_mode()
-def _mean_logit(network: FaceDiscriminant, numbers: Numbers) -> float:
+def _mean_logit(network: Discriminant, numbers: Numbers) -> float:
     return float(network(torch.from_numpy(np.array(numbers))).mean())
 
 

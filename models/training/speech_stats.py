@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from clipwarden.models.audio.speech_stats import Discriminant, SpeechStats
+from clipwarden.models.audio.speech_stats import SpeechDiscriminant, SpeechStats
 from clipwarden.models.audio.statistics import describe
 from clipwarden.models.checkpoint import save_from
 from clipwarden.models.training.channel import through_channel
@@ -88,12 +88,12 @@ def train_speech_stats(data: Path, out: Path, seed: int, jobs: int, progress: Pr
     return run
 
 
-def fit_discriminant(described: Described, recipe: StatsRecipe, slope: float = 1.0) -> Discriminant:
+def fit_discriminant(described: Described, recipe: StatsRecipe, slope: float = 1.0) -> SpeechDiscriminant:
     """The linear discriminant with shrunken scatter, its logits times `slope`; both labels equally likely."""
     versions = described.numbers.shape[1]
     fake = np.repeat(described.fake, versions)
     weights = np.repeat(described.weights / described.weights.sum(), versions) / versions
-    network = Discriminant()
+    network = SpeechDiscriminant()
     rows = _standardised(network, described.numbers.reshape(len(fake), -1), weights)
     found = fit_direction(rows, fake, weights, recipe.shrinkage)
     with torch.no_grad():
@@ -103,7 +103,7 @@ def fit_discriminant(described: Described, recipe: StatsRecipe, slope: float = 1
 
 
 def _standardised(
-    network: Discriminant, numbers: NDArray[np.float32], weights: NDArray[np.float64]
+    network: SpeechDiscriminant, numbers: NDArray[np.float32], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """The rows as the network weighs them, its scaler set to their weighted mean and spread."""
     tamed = (np.sign(numbers) * np.log1p(np.abs(numbers))).astype(np.float64)
@@ -132,7 +132,7 @@ def _out_of_fold(
     return logits
 
 
-def _saved(run: RunFolder, network: Discriminant, seed: int) -> SpeechStats:
+def _saved(run: RunFolder, network: SpeechDiscriminant, seed: int) -> SpeechStats:
     path = run.path / f"{NAME}.safetensors"
     save_from(network, path, {"detector": NAME, "seed": str(seed)})
     return SpeechStats.load(WeightFile(path, file_digest(path)), "cpu")

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from clipwarden.models.backbones.discriminant import Discriminant
 from clipwarden.models.backbones.efficientnet_lite0 import INPUT, STAGES, EfficientNetLite0, pretrained
 from clipwarden.models.backbones.pictures import infer
 from clipwarden.models.checkpoint import load_into, settle
@@ -29,7 +30,6 @@ SHAPED: Final = range(1, 5)
 COUNT: Final = 2 * sum(STAGES[k][4] for k in LEVELLED) + 2 * sum(STAGES[k][4] for k in SHAPED)
 FLAT: Final = 1e-3
 MOST_SKEWED: Final = 20.0
-CLAMP: Final = 6.0  # standard deviations
 
 
 class StageStatistics(nn.Module):
@@ -59,30 +59,10 @@ def _spread(x: Tensor) -> Tensor:
     return x.std(2, correction=0)
 
 
-class FaceDiscriminant(nn.Module):
-    """Numbers (N, COUNT), standardised and clamped, to logits of fake (N,)."""
-
-    scaler_mean: Tensor
-    scaler_scale: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc = nn.Linear(COUNT, 1)
-        self.register_buffer("scaler_mean", torch.zeros(COUNT))
-        self.register_buffer("scaler_scale", torch.ones(COUNT))
-
-    def standardised(self, numbers: Tensor) -> Tensor:
-        """What the discriminant weighs; (N, COUNT)."""
-        return ((numbers - self.scaler_mean) / self.scaler_scale).clamp(-CLAMP, CLAMP)
-
-    def forward(self, numbers: Tensor) -> Tensor:
-        return cast("Tensor", self.fc(self.standardised(numbers))).squeeze(1)
-
-
 class FrameStatsNetwork(nn.Module):
     """Pictures (N, 3, 224, 224) to logits of fake (N,)."""
 
-    def __init__(self, statistics: StageStatistics, discriminant: FaceDiscriminant) -> None:
+    def __init__(self, statistics: StageStatistics, discriminant: Discriminant) -> None:
         super().__init__()
         self.statistics = statistics
         self.discriminant = discriminant
@@ -110,7 +90,7 @@ class FrameStats:
     @classmethod
     def load(cls, weights: WeightFile, device: str, dtype: Dtype = "float32") -> Self:  # noqa: ARG003
         """Computes in float32 whatever is asked for: the discriminant weighs small differences of large numbers."""
-        discriminant = FaceDiscriminant()
+        discriminant = Discriminant(COUNT)
         load_into(discriminant, weights, device)
         return cls(FrameStatsNetwork(stage_statistics(device), discriminant))
 

@@ -8,8 +8,9 @@ import pytest
 from clipwarden.api.examples import ANALYSIS, DETECTORS, LISTED, QUEUED, SEED_ACCEPTED, SEED_DONE
 from clipwarden.api.problems import STATUS
 from clipwarden.api.progress import percent, phase
-from clipwarden.api.schemas import AnalysisView, DetectorsView, ListView
+from clipwarden.api.schemas import AnalysisView, ListView
 from clipwarden.api.seed_routes import SeedStatus
+from clipwarden.api.service_schemas import DetectorsView
 from clipwarden.shared.codes import SENTENCES, ProblemCode, SkipCode
 from clipwarden.shared.contracts import (
     Analysis,

@@ -12,7 +12,7 @@ from scipy.signal import stft
 from scipy.stats import kurtosis, skew
 
 from clipwarden.models.audio import statistics
-from clipwarden.models.audio.speech_stats import NEED, Discriminant, SpeechStats
+from clipwarden.models.audio.speech_stats import NEED, SpeechDiscriminant, SpeechStats
 from clipwarden.models.audio.statistics import COUNT, describe
 from clipwarden.models.checkpoint import parameter_count, save_from
 from clipwarden.models.training.card import card_text
@@ -141,7 +141,7 @@ def test_the_network_is_the_discriminant_written_out(detector, weights):
 
 
 def test_it_has_the_parameters_that_it_claims():
-    assert parameter_count(Discriminant()) == SpeechStats.spec.parameters == COUNT + 1
+    assert parameter_count(SpeechDiscriminant()) == SpeechStats.spec.parameters == COUNT + 1
 
 
 def test_windows_cover_a_long_clip_and_the_score_is_the_logistic_of_their_mean_logit(detector):

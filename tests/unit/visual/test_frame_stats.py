@@ -6,9 +6,10 @@ import torch
 from scipy.stats import skew
 
 from clipwarden.models.backbones import efficientnet_lite0
+from clipwarden.models.backbones.discriminant import CLAMP, Discriminant
 from clipwarden.models.backbones.efficientnet_lite0 import EfficientNetLite0, pretrained
 from clipwarden.models.checkpoint import parameter_count
-from clipwarden.models.visual.frame_stats import CLAMP, COUNT, NEED, FaceDiscriminant, FrameStats, StageStatistics
+from clipwarden.models.visual.frame_stats import COUNT, NEED, FrameStats, StageStatistics
 from clipwarden.models.weights import weights_path, weights_table
 from clipwarden.shared.clip import Clip, View
 from clipwarden.shared.errors import WorkerFault
@@ -49,7 +50,7 @@ def test_the_discriminant_is_a_line_over_clamped_standard_scores():
     standard = (numbers.double() - network.scaler_mean.double()) / network.scaler_scale.double()
     expected = standard.clamp(-CLAMP, CLAMP) @ network.fc.weight[0].double() + network.fc.bias.double()
     torch.testing.assert_close(network(numbers).double(), expected, rtol=1e-4, atol=1e-3)
-    assert parameter_count(FaceDiscriminant()) == FrameStats.spec.parameters == COUNT + 1
+    assert parameter_count(Discriminant(COUNT)) == FrameStats.spec.parameters == COUNT + 1
 
 
 def test_the_score_is_the_logistic_of_the_mean_logit_over_faces(detector):
