@@ -37,6 +37,12 @@ def faceless_clip(media_dir: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def brief_clip(media_dir: Path) -> Path:
+    """One second of scenery with speech-like sound: cheap to examine."""
+    return media.write_clip(media_dir / "brief.mp4", media.scenery(10, 64, 64), media.speech(1), fps=10)
+
+
+@pytest.fixture(scope="session")
 def rotated_clip(media_dir: Path) -> Path:
     """As a phone held upright records: coded 320 x 240, shown 240 x 320."""
     return media.write_clip(media_dir / "rotated.mov", media.scenery(25), rotation_deg=90)

@@ -26,6 +26,8 @@ const MARKS = { confirmation: "marked right", false_positive: "marked wrong", fa
 /** Filters by the name that the API has for them; "show" is a state or a label. @type {Record<string, string>} */
 const filters = { show: "", tag: "", batch: "" };
 
+/** The last analysis that the page was read again for. */
+let sought = "";
 let reading = new AbortController();
 
 export function startQueue() {
@@ -188,12 +190,21 @@ export function mark(id) {
 /** What is known of an analysis from elsewhere, so that the list need not be read for it. @param {import("./types.js").Analysis} analysis */
 export function told(analysis) {
   const known = page.find((each) => each.id === analysis.id);
+  if (!known) seek(analysis.id);
   if (!known || (known.state === analysis.state && known.label === (analysis.verdict?.label ?? null))) return;
   known.state = analysis.state;
   known.label = analysis.verdict?.label ?? null;
   known.probability = analysis.verdict?.probability ?? null;
   known.duration_s = analysis.input.duration_s;
   render();
+}
+
+/** Read the first page again for an analysis that is newer than it, once: a filter may keep it out. @param {string} id */
+function seek(id) {
+  const first = page[0];
+  if (cursors.length > 1 || !first || id <= first.id || id === sought) return;
+  sought = id;
+  refresh();
 }
 
 /** Open the entry after the one that is open, or before it; the first one if none is. @param {1 | -1} by */

@@ -118,7 +118,9 @@ class Uploads(Database):
 
 def hold_uploads(c: Connection, ids: Collection[UUID]) -> None:
     """Keep these rows until the transaction ends. Raises BlobGone if one was dropped since it was read."""
-    held = c.execute(text("SELECT id FROM uploads WHERE id = ANY(:ids) FOR SHARE"), {"ids": list(ids)}).all()
+    held = c.execute(
+        text("SELECT id FROM uploads WHERE id = ANY(:ids) ORDER BY id FOR SHARE"), {"ids": list(ids)}
+    ).all()
     if len(held) < len(set(ids)):
         raise BlobGone("a file that was sent ahead has just expired")
 

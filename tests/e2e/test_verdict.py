@@ -82,9 +82,9 @@ def test_branches_that_cannot_apply_are_skipped_and_the_rest_is_judged(
 
 
 def test_twenty_uploads_at_once_each_end_exactly_once(
-    system: System, talking_head: Path, at_once: Callable[[list[Callable[[], Any]]], list[Any]]
+    system: System, talking_head: Path, brief_clip: Path, at_once: Callable[[list[Callable[[], Any]]], list[Any]]
 ) -> None:
-    ids = at_once([lambda: system.submit(talking_head)] * 20)
+    ids = at_once([lambda: system.submit(talking_head)] * 4 + [lambda: system.submit(brief_clip)] * 16)
     assert len(set(ids)) == 20
     for analysis_id in ids:
         assert system.wait(analysis_id, 240)["state"] == "done"
