@@ -56,7 +56,7 @@ class Access(Database):
 
     def any_key(self) -> bool:
         """Whether a key was ever made: revoking the last one does not open the gateway again."""
-        with self._statement() as c:
+        with self._transaction() as c:
             return bool(c.scalar(text("SELECT EXISTS (SELECT 1 FROM keys)")))
 
     def create_key(self, new: NewKey) -> Key:
@@ -86,7 +86,7 @@ class Access(Database):
 
     def live_key(self, digest: str) -> Key | None:
         """The key whose secret has this digest, unless it is unknown, revoked or expired."""
-        with self._statement() as c:
+        with self._transaction() as c:
             row = c.execute(text(f"{KEY} WHERE digest = :digest AND live"), {"digest": digest}).one_or_none()
         return None if row is None else _key(row)
 
@@ -109,7 +109,7 @@ class Access(Database):
 
     def unfinished_count(self, key_id: UUID | None = None) -> int:
         """How many analyses have not ended, of all or of those that came with a key."""
-        with self._statement() as c:
+        with self._transaction() as c:
             if key_id is None:
                 found = c.scalar(text("SELECT count(*) FROM analyses WHERE finished_at IS NULL"))
             else:

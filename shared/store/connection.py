@@ -1,19 +1,15 @@
 """The connection to Postgres, and the one place where its errors become ours."""
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import DBAPIError, InvalidatePoolError, ProgrammingError
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from clipwarden.shared.errors import ConfigError, Unavailable
 
-IDLE_S: Final = 1.0
-"""A connection that was used this recently is not tried before it is used again."""
 NOTICE_SILENCE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
 """So that a server that vanished without a word is an error within half a minute, not a hang."""
 
@@ -36,6 +32,7 @@ class Database:
                 driver_url(database_url),
                 pool_size=pool_size,
                 max_overflow=0,
+                pool_pre_ping=True,
                 pool_timeout=10,
                 connect_args={
                     "connect_timeout": 3,
@@ -45,34 +42,17 @@ class Database:
             )
         except Exception as error:  # SQLAlchemy raises several unrelated kinds for a bad URL
             raise ConfigError(f"CLIPWARDEN_DATABASE_URL is not a PostgreSQL URL: {error}") from error
-        self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
-        _try_idle_connections(self._engine)
 
     def close(self) -> None:
         self._engine.dispose()
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        with self._connection(self._engine) as connection, connection.begin() as transaction:
-            yield connection
-            if self._dry_run:
-                transaction.rollback()
-
-    @contextmanager
-    def _statement(self) -> Iterator[Connection]:
-        """For a single statement, which is a transaction by itself: one round trip instead of three."""
-        if self._dry_run:
-            with self._transaction() as connection:
-                yield connection
-        else:
-            with self._connection(self._autocommit) as connection:
-                yield connection
-
-    @contextmanager
-    def _connection(self, engine: Engine) -> Iterator[Connection]:
         try:
-            with engine.connect() as connection:
+            with self._engine.connect() as connection, connection.begin() as transaction:
                 yield connection
+                if self._dry_run:
+                    transaction.rollback()
         except ProgrammingError as error:
             if "does not exist" in str(error.orig):
                 raise ConfigError(
@@ -88,22 +68,5 @@ class Database:
 
     def ping(self) -> None:
         """Raises Unavailable if Postgres does not answer."""
-        with self._statement() as c:
+        with self._transaction() as c:
             c.execute(text("SELECT 1"))
-
-
-def _try_idle_connections(engine: Engine) -> None:
-    """Replace connections that were lost while nobody used them, and with one of them all."""
-
-    @event.listens_for(engine, "checkin")
-    def note(_: Any, record: Any) -> None:
-        record.info["used"] = time.monotonic()
-
-    @event.listens_for(engine, "checkout")
-    def check(connection: Any, record: Any, _: Any) -> None:
-        if time.monotonic() - record.info.get("used", time.monotonic()) < IDLE_S:
-            return
-        try:
-            engine.dialect.do_ping(connection)
-        except engine.dialect.loaded_dbapi.Error as error:
-            raise InvalidatePoolError from error

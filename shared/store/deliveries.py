@@ -85,7 +85,7 @@ class Deliveries(Database):
 
     def owed(self, analysis_id: UUID) -> Sequence[UUID]:
         """Deliveries that could be made now, of this analysis and of those that ended with it."""
-        with self._statement() as c:
+        with self._transaction() as c:
             return c.scalars(
                 text("""
                     SELECT id FROM deliveries
@@ -97,7 +97,7 @@ class Deliveries(Database):
 
     def due_deliveries(self, limit: int = 500) -> Sequence[UUID]:
         """Deliveries whose time has come, and those whose worker was lost, the longest waiting first."""
-        with self._statement() as c:
+        with self._transaction() as c:
             return c.scalars(
                 text("""
                     SELECT id FROM deliveries
@@ -203,7 +203,7 @@ class Deliveries(Database):
         return _delivery(row)
 
     def delivery(self, delivery_id: UUID, tenant_id: UUID) -> Delivery | None:
-        with self._statement() as c:
+        with self._transaction() as c:
             row = c.execute(
                 text("SELECT * FROM deliveries WHERE id = :id AND tenant_id = :tenant"),
                 {"id": delivery_id, "tenant": tenant_id},
@@ -212,7 +212,7 @@ class Deliveries(Database):
 
     def listed_deliveries(self, wanted: WantedDeliveries) -> list[Delivery]:
         """At most `limit` deliveries that are older than `before`, newest first."""
-        with self._statement() as c:
+        with self._transaction() as c:
             rows = c.execute(
                 text("""
                     SELECT * FROM deliveries

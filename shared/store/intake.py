@@ -30,7 +30,7 @@ class Intake(Database):
 
     def store_id(self) -> str | None:
         """The id of the blob store that belongs to this database, None before set-up."""
-        with self._statement() as c:
+        with self._transaction() as c:
             return _text(c, "SELECT value FROM installation WHERE key = 'store_id'")
 
     def set_store_id(self, store_id: str) -> None:
@@ -59,11 +59,11 @@ class Intake(Database):
             )
 
     def current_pipeline(self) -> str | None:
-        with self._statement() as c:
+        with self._transaction() as c:
             return _text(c, "SELECT id FROM pipelines ORDER BY published_at DESC LIMIT 1")
 
     def manifest(self, pipeline_id: str) -> Manifest | None:
-        with self._statement() as c:
+        with self._transaction() as c:
             found = c.scalar(text("SELECT manifest FROM pipelines WHERE id = :id"), {"id": pipeline_id})
         return None if found is None else Manifest.model_validate(found)
 
@@ -88,7 +88,7 @@ class Intake(Database):
 
     def mark_sent(self, analysis_id: UUID, stages: Sequence[Stage], resend_after_s: float) -> None:
         """Note that the messages of these stages are on their way; the sweeper doubles its patience each time."""
-        with self._statement() as c:
+        with self._transaction() as c:
             c.execute(
                 text("""
                     UPDATE stages
@@ -101,7 +101,7 @@ class Intake(Database):
 
     def analysis(self, analysis_id: UUID, tenant_id: UUID | None = None) -> Analysis | None:
         """The whole analysis, None if the id is unknown, or not this tenant's."""
-        with self._statement() as c:
+        with self._transaction() as c:
             row = c.execute(ANALYSIS, {"id": analysis_id, "tenant": tenant_id}).one_or_none()
         return None if row is None else to_analysis(row)
 

@@ -149,7 +149,7 @@ class Reading(Database):
             "after_id": after and _id_at(after, -SKEW),
             "before_id": before and _id_at(before, SKEW),
         }
-        with self._statement() as c:
+        with self._transaction() as c:
             rows = c.execute(
                 text(f"""
                     SELECT a.id, coalesce(l.state, a.state) AS state, l.id AS leader_id, a.created_at, a.finished_at,

@@ -164,7 +164,7 @@ class Reuse(Database):
 
     def earlier(self, analysis_id: UUID, limit: int = 5) -> list[Earlier]:
         """The latest analyses whose findings this one may take over, branch by branch."""
-        with self._statement() as c:
+        with self._transaction() as c:
             rows = c.execute(
                 text("""
                     SELECT a.id, a.probe, a.detectors, p.manifest,
@@ -185,7 +185,7 @@ class Reuse(Database):
 
     def next_task(self, analysis_id: UUID) -> Task | None:
         """What to send for a fresh analysis; None if it has ended, or waits for another."""
-        with self._statement() as c:
+        with self._transaction() as c:
             row = c.execute(
                 text("""
                     SELECT a.leader_id, a.finished_at,

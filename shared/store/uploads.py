@@ -71,7 +71,7 @@ class Uploads(Database):
 
     def kept_uploads(self, ids: Collection[UUID], tenant_id: UUID, kept_s: float) -> dict[UUID, KeptUpload]:
         """Those of the ids that are the tenant's and have not expired."""
-        with self._statement() as c:
+        with self._transaction() as c:
             rows = c.execute(
                 text("""
                     SELECT *, created_at + make_interval(secs => :kept_s) AS expires_at FROM uploads

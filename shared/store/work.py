@@ -98,7 +98,7 @@ class Work(Database):
 
     def extend(self, analysis_id: UUID, stage: Stage, token: UUID, lease_s: float) -> bool:
         """Heartbeat. False if the lease is no longer ours, or the analysis ended."""
-        with self._statement() as c:
+        with self._transaction() as c:
             return (
                 c.execute(
                     text("""
@@ -116,7 +116,7 @@ class Work(Database):
 
     def hand_back(self, analysis_id: UUID, stage: Stage, token: UUID) -> None:
         """Open the stage again for another worker; the attempt does not count."""
-        with self._statement() as c:
+        with self._transaction() as c:
             c.execute(
                 text("""
                     UPDATE stages
@@ -186,7 +186,7 @@ class Work(Database):
 
     def tell_branch(self, analysis_id: UUID, token: UUID, so_far: BranchResult) -> None:
         """Show what a branch at work has found by now; nothing is shown once the lease is lost."""
-        with self._statement() as c:
+        with self._transaction() as c:
             c.execute(
                 text("""
                     UPDATE stages SET so_far = CAST(:so_far AS jsonb)
@@ -197,7 +197,7 @@ class Work(Database):
 
     def finish_branch(self, analysis_id: UUID, token: UUID, result: BranchResult) -> bool:
         """Settle a branch with its result. False if the lease was lost."""
-        with self._statement() as c:
+        with self._transaction() as c:
             return settle_stage(
                 c,
                 analysis_id,

@@ -29,7 +29,7 @@ from clipwarden.shared.contracts import (
 from clipwarden.shared.database import tie_blob_store
 from clipwarden.shared.errors import ConfigError, ElsewherePlease, Unavailable
 from clipwarden.shared.settings import Settings
-from clipwarden.shared.store import Busy, Granted, NewAnalysis, Overdue, Settled, Store, connection
+from clipwarden.shared.store import Busy, Granted, NewAnalysis, Overdue, Settled, Store
 from clipwarden.shared.tables import metadata
 
 MANIFEST = Manifest(detectors=(), faces="f", fusion=f"sha256:{'0' * 64}")
@@ -93,34 +93,6 @@ def test_the_migrations_make_exactly_the_tables(postgres_url: str) -> None:
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
-
-
-def end_connections(postgres_url: str) -> None:
-    engine = create_engine(postgres_url)
-    with engine.connect() as c:
-        others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        assert c.scalar(text(f"SELECT count(*) FILTER (WHERE pg_terminate_backend(pid, 10000)) {others}"))
-    engine.dispose()
-
-
-def test_a_connection_that_was_lost_while_it_was_idle_is_replaced_before_it_is_used(
-    store: Store, postgres_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection, "IDLE_S", 0.0)
-    store.ping()
-    end_connections(postgres_url)
-    store.ping()
-
-
-def test_one_that_was_lost_in_use_is_one_error_and_replaced_after_it(
-    store: Store, postgres_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection, "IDLE_S", 60.0)
-    store.ping()
-    end_connections(postgres_url)
-    with pytest.raises(Unavailable):
-        store.ping()
-    store.ping()
 
 
 def test_a_stage_has_one_owner_at_a_time(store: Store, analysis_id: UUID) -> None:
