@@ -7,7 +7,7 @@ process that is killed takes no counts along. `share_counts` must come before `m
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socket import AF_INET6
@@ -23,6 +23,7 @@ SHARED_COUNTS = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which prometheus_client knows that several processes count together."""
 PATIENCE_S = 10.0
 READY = "ready-"
+LACKING = "lacking"
 HANDED_BACK = "handed-back"
 
 
@@ -37,6 +38,13 @@ def say_ready() -> None:
     """Note that this pool process has loaded what it needs."""
     if folder := os.environ.get(SHARED_COUNTS):
         Path(folder, f"{READY}{os.getpid()}").touch()
+
+
+def say_lacking(what: Sequence[str]) -> None:
+    """Note what of the published pipeline is not here; this worker's health says so until another look."""
+    if folder := os.environ.get(SHARED_COUNTS):
+        note = f"lacks of the published pipeline: {', '.join(what)}\n" if what else ""
+        Path(folder, LACKING).write_text(note, encoding="utf-8")
 
 
 def say_handed_back(reason: str) -> None:
@@ -93,7 +101,7 @@ def _handler(registry: "CollectorRegistry", ready: Callable[[], bool]) -> type[B
                 case "/livez":
                     self._answer(200, b"alive\n")
                 case "/readyz" if ready():
-                    self._answer(200, b"ready\n" + _handed_back())
+                    self._answer(200, b"ready\n" + _note(LACKING) + _note(HANDED_BACK))
                 case "/readyz":
                     self._answer(503, b"not ready: models are being loaded, or a service is away; see the log\n")
                 case _:
@@ -112,8 +120,8 @@ def _handler(registry: "CollectorRegistry", ready: Callable[[], bool]) -> type[B
     return Handler
 
 
-def _handed_back() -> bytes:
-    note = Path(os.environ.get(SHARED_COUNTS, "/"), HANDED_BACK)
+def _note(name: str) -> bytes:
+    note = Path(os.environ.get(SHARED_COUNTS, "/"), name)
     return note.read_bytes() if note.exists() else b""
 
 

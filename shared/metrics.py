@@ -1,8 +1,8 @@
 """Every metric, once. Each kind of process tells its own: gateways, workers, and the sweeper.
 
 What became of analyses is counted by the sweeper from Postgres, each row once however many sweepers there are, so that
-no killed worker takes counts with it. Gauges are the sweeper's and the gateway's alone: in a worker, whose pool
-processes come and go, a gauge would outlive what it told of.
+no killed worker takes counts with it. Gauges are the sweeper's and the gateway's: in a worker, whose pool processes
+come and go, a gauge would outlive what it told of, but for what a worker lacks: each pool process looks at that anew.
 """
 
 from typing import Final
@@ -54,6 +54,13 @@ CALLBACK_SECONDS = Histogram(
     "Time of one attempt at a callback, by what came of it",
     ("end",),
     buckets=BRIEF_S,
+    registry=WORKER,
+)
+WORKER_LACKS = Gauge(
+    "clipwarden_worker_lacks",
+    "How much of what the published pipeline names for its queue a worker lacks; of such a pipeline it takes nothing",
+    ("queue",),
+    multiprocess_mode="mostrecent",
     registry=WORKER,
 )
 

@@ -231,10 +231,13 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _ordered(self) -> "Settings":
         if self.heartbeat_s * 2 > self.lease_s:
-            raise ValueError("heartbeat_s: at most half of lease_s, or a single late heartbeat loses the lease")
+            raise ValueError(
+                f"{PREFIX}HEARTBEAT_S: at most half of {PREFIX}LEASE_S, or a single late heartbeat loses the lease"
+            )
         for name in ("ingest", "assess"):
             if getattr(self, f"{name}_soft_limit_s") >= getattr(self, f"{name}_hard_limit_s"):
-                raise ValueError(f"{name}_soft_limit_s: must be below {name}_hard_limit_s")
+                stage = f"{PREFIX}{name.upper()}"
+                raise ValueError(f"{stage}_SOFT_LIMIT_S: must be below {stage}_HARD_LIMIT_S")
         return self
 
     @property
@@ -274,7 +277,7 @@ def load_settings(**overrides: object) -> Settings:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         lines = [
-            f"{PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" if e["loc"] else e["msg"]
+            f"{PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" if e["loc"] else str(e["ctx"]["error"])
             for e in error.errors()
         ]
         raise ConfigError("; ".join(lines)) from error

@@ -12,10 +12,10 @@ from celery import Task as CeleryTask
 from clipwarden.shared.contracts import Stage
 from clipwarden.shared.errors import ConfigError, ElsewherePlease, Unavailable, WorkerFault
 from clipwarden.shared.logs import log_context, logger
-from clipwarden.shared.store import Busy, Granted, Settled, Store
+from clipwarden.shared.store import Busy, Claim, Granted, Settled, Store
 from clipwarden.workers.faults import leave, retry_after_s
 from clipwarden.workers.process import WorkerProcess
-from clipwarden.workers.telemetry import told
+from clipwarden.workers.telemetry import told, told_elsewhere
 
 log = logger(__name__)
 
@@ -74,11 +74,7 @@ def with_lease(
     """
     s = process.settings
     with log_context(analysis_id=str(analysis_id), stage=stage.value):
-        try:
-            claim = process.store.claim(analysis_id, stage, s.lease_s, s.max_attempts, process.name)
-        except (Unavailable, ElsewherePlease) as error:
-            raise task.retry(exc=error, countdown=retry_after_s()) from error
-        match claim:
+        match _claim(task, process, analysis_id, stage):
             case Settled(code=code):
                 if code:
                     log.warning("ended", code=code, attempts=s.max_attempts)
@@ -98,7 +94,22 @@ def with_lease(
         except (Unavailable, ElsewherePlease) as error:
             log.warning("stage handed back", reason=str(error))
             _hand_back(process.store, analysis_id, stage, granted.token)
+            if isinstance(error, ElsewherePlease):
+                process.look_again()
             raise task.retry(exc=error, countdown=retry_after_s()) from error
+        if process.lacking:
+            process.look_again()
+
+
+def _claim(task: CeleryTask, process: WorkerProcess, analysis_id: UUID, stage: Stage) -> Claim:
+    s = process.settings
+    try:
+        return process.store.claim(analysis_id, stage, s.lease_s, s.max_attempts, process.name)
+    except (Unavailable, ElsewherePlease) as error:
+        if isinstance(error, ElsewherePlease):
+            told_elsewhere(stage, error)
+            process.look_again()
+        raise task.retry(exc=error, countdown=retry_after_s()) from error
 
 
 def _hand_back(store: Store, analysis_id: UUID, stage: Stage, token: UUID) -> None:

@@ -13,7 +13,7 @@ from celery.signals import celeryd_after_setup, setup_logging, worker_process_in
 from clipwarden.shared.addresses import Rules
 from clipwarden.shared.errors import Unavailable
 from clipwarden.shared.exposing import say_ready
-from clipwarden.shared.logs import configure_logging, join_pool_logs, log_context
+from clipwarden.shared.logs import configure_logging, join_pool_logs, log_context, logger
 from clipwarden.shared.outbound import Outbound
 from clipwarden.shared.queue import Queue, Task, celery_config
 from clipwarden.shared.settings import load_settings
@@ -22,6 +22,7 @@ from clipwarden.shared.tracing import stop_tracing
 from clipwarden.workers.faults import retry_after_s, start_or_leave
 from clipwarden.workers.notify import Notifier
 
+log = logger(__name__)
 settings = load_settings()
 app = Celery("clipwarden", set_as_current=False)
 app.conf.update(celery_config(settings))
@@ -49,6 +50,7 @@ def _warm_up(**_: Any) -> None:
 def _start() -> None:
     here().store.check_schema()
     say_ready()
+    log.info("worker ready", queue=Queue.NOTIFY)
 
 
 @worker_process_shutdown.connect

@@ -32,6 +32,8 @@ PAUSES_S = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 """Before each further attempt: 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h."""
 JITTER = 0.2
 """Pauses are longer by up to this share, so that those who failed together do not come back together."""
+NOTING_S = 2.0
+"""What an attempt may take beyond the receiver's time, to be made and noted."""
 GONE = 410
 BUSY = frozenset({429, 503})
 """The receiver may say when it wants to be asked again."""
@@ -85,7 +87,8 @@ class Notifier:
 
     def deliver(self, delivery_id: UUID) -> None:
         """Make one attempt, if the delivery is due and nobody else makes it. Raises Unavailable."""
-        claimed = self.store.claim_delivery(delivery_id, self.settings.lease_s + self.settings.webhook_timeout_s)
+        lease_s = max(self.settings.lease_s, self.settings.webhook_timeout_s + NOTING_S)
+        claimed = self.store.claim_delivery(delivery_id, lease_s)
         if claimed is None:
             return
         delivery, token = claimed

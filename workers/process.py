@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -15,10 +16,12 @@ from clipwarden.models.pipeline import local_detector, local_detectors
 from clipwarden.models.weights import bring
 from clipwarden.shared.blobs import BlobStore, open_blobs
 from clipwarden.shared.contracts import Branch, BranchResult, OutcomeStatus
-from clipwarden.shared.exposing import say_ready
+from clipwarden.shared.errors import Unavailable
+from clipwarden.shared.exposing import say_lacking, say_ready
 from clipwarden.shared.logs import logger
 from clipwarden.shared.media.fence import Fence
 from clipwarden.shared.media.limits import MediaLimits
+from clipwarden.shared.metrics import WORKER_LACKS
 from clipwarden.shared.queue import Queue
 from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import Store
@@ -36,6 +39,7 @@ class WorkerProcess:
     detectors: tuple[Loaded, ...] = field(default=(), init=False)
     gate: Loaded | None = field(default=None, init=False)
     failures: int = field(default=0, init=False)
+    lacking: list[str] = field(default_factory=list, init=False)
 
     @cached_property
     def name(self) -> str:
@@ -88,24 +92,40 @@ class WorkerProcess:
                 device = pick_device(self.settings.device)
                 self.detectors = tuple(load(entry, device) for entry in entries)
                 self._test()  # compiles and imports what the first clip would wait for
-        lacking = self._lacking()
-        if lacking:
-            log.error("lacks what the published pipeline names, and takes nothing of it", detectors=lacking)
-        else:
-            say_ready()
+        self.look()
+        say_ready()  # whatever it lacks: older pipelines may need what it has
         log.info("worker ready", queue=self.queue, detectors=[loaded.entry.name for loaded in self.detectors])
 
+    def look(self) -> None:
+        """Look what the published pipeline names that is not here, and say so. Raises Unavailable."""
+        lacking = self._lacking()
+        if lacking and lacking != self.lacking:
+            log.error("lacks what the published pipeline names, and takes nothing of it", lacking=lacking)
+        self.lacking = lacking
+        say_lacking(lacking)
+        WORKER_LACKS.labels(self.queue).set(len(lacking))
+
+    def look_again(self) -> None:
+        """After work that was another's, and after any work while something lacks: pipelines are published any time."""
+        with suppress(Unavailable):
+            self.look()
+
     def _lacking(self) -> list[str]:
-        """Detectors of this queue in the published pipeline whose weights are not here."""
+        """What the published pipeline has for this queue that is not the same here; detectors by name."""
         try:
             published = self.store.manifest(self.store.current_pipeline() or "")
         except ValidationError:
             return ["the pipeline is of another version"]
-        branch = next((branch for branch in Branch if branch.value == self.queue.value), None)
-        if published is None or branch is None:
+        if published is None:
             return []
-        here = {loaded.entry.name for loaded in self.detectors}
-        return [entry.name for entry in published.ready(branch) if entry.name not in here]
+        if self.queue is Queue.INGEST:
+            return [] if published.faces == self.faces.VERSION else [f"faces {published.faces}"]
+        if self.queue is Queue.FUSION:
+            return [] if published.fusion == self.fusion[1] else [f"fusion {published.fusion}"]
+        wanted, here = published.ready(Branch(self.queue)), tuple(loaded.entry for loaded in self.detectors)
+        if wanted == here:
+            return []
+        return sorted({e.name for e in (*wanted, *here) if (e in wanted) != (e in here)}) or ["their order"]
 
     def weigh(self, result: BranchResult) -> None:
         """Count failures in a row; after a few, test this machine. Raises WorkerFault if it is the sick one."""

@@ -11,9 +11,11 @@
 """
 
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
+from typing import TypeVar
 from uuid import UUID
 
 from clipwarden.shared.blobs import BUNDLES, PARTIAL, UPLOADS, BlobStore, bundle_folder
@@ -26,41 +28,59 @@ ORPHANS_EVERY_S = 300.0
 """A bucket charges for being listed, and what is listed is old."""
 TURN_S = 5.0
 """How long a sweep may spend on deleting; what is lost is to be re-sent in time."""
+SLICE = 50
+"""How many files are looked up at once, to be deleted before there is time for anything to name them."""
 MOST_FAILURES = 10
 """In one turn. With more of them, or with one that takes all the time, the blob store fails and not a file."""
+
+T = TypeVar("T")
+Strays = tuple[Callable[[str], None], Sequence[str]]
+"""Files or folders that nothing names, and what deletes one."""
 
 log = logger(__name__)
 
 
 class Caretaker:
-    """Deletes what is past its time, a few seconds of it a turn; with `dry_run` it only counts."""
+    """Deletes what is past its time, a few seconds of it a turn; with `dry_run` it only counts.
+
+    Each turn begins with another kind, so that a backlog of one, or a blob store that fails at it, keeps none waiting.
+    """
 
     def __init__(self, settings: Settings, store: Store, blobs: BlobStore, *, dry_run: bool = False) -> None:
         self._settings, self._store, self._blobs, self._dry_run = settings, store, blobs, dry_run
         self._orphans_due = self._deadline = 0.0
         self._failures = 0
+        self._strays: Iterator[Strays] | None = None
+        self._kinds = deque((self._uploads, self._sent_ahead, self._evidence, self._analyses, self._orphans))
 
     def turn(self, done: Counter[str]) -> None:
         """One turn; counts what was deleted by kind. Raises Unavailable."""
         self._deadline, self._failures = time.monotonic() + TURN_S, 0
-        self._uploads(done)
-        self._evidence(done)
-        self._analyses(done)
-        if time.monotonic() >= self._orphans_due:
-            self._orphans_due = time.monotonic() + ORPHANS_EVERY_S
-            self._orphans(done)
+        kinds = tuple(self._kinds)
+        self._kinds.rotate(-1)
+        for delete in kinds:
+            if self._over():
+                return
+            delete(done)
+
+    def _over(self) -> bool:
+        return time.monotonic() > self._deadline
 
     def _uploads(self, done: Counter[str]) -> None:
-        s = self._settings
-        for analysis_id, key in self._store.expired_uploads(s.upload_retention_s):
-            if time.monotonic() > self._deadline:
+        for analysis_id, key in self._store.expired_uploads(self._settings.upload_retention_s):
+            if self._over():
                 return
             with self._by_itself():
                 if self._store.forget_upload(analysis_id):  # else another analysis names the file too
                     self._delete(key)
                     done["uploads_deleted"] += 1
-        self._store.drop_expired_keys(s.idempotency_s)
-        for key in self._store.drop_expired_uploads(s.sent_ahead_s):
+
+    def _sent_ahead(self, done: Counter[str]) -> None:
+        """What there is no time for, or no blob store, is an orphan from here on."""
+        self._store.drop_expired_keys(self._settings.idempotency_s)
+        for key in self._store.drop_expired_uploads(self._settings.sent_ahead_s):
+            if self._over():
+                return
             with self._by_itself():
                 self._delete(key)
                 done["uploads_deleted"] += 1
@@ -68,7 +88,7 @@ class Caretaker:
     def _evidence(self, done: Counter[str]) -> None:
         age_s = self._settings.evidence_retention_s
         for analysis_id in self._store.expired_evidence(age_s) if age_s else ():
-            if time.monotonic() > self._deadline:
+            if self._over():
                 return
             with self._by_itself():
                 self._store.drop_evidence(analysis_id, self._remove)
@@ -79,7 +99,7 @@ class Caretaker:
         if not age_s:
             return
         for analysis_id in self._store.expired_analyses(age_s):
-            if time.monotonic() > self._deadline:
+            if self._over():
                 return
             with self._by_itself():
                 self._store.drop_analysis(analysis_id, self._remove)
@@ -88,18 +108,33 @@ class Caretaker:
         done["batches_deleted"] += self._store.drop_empty_batches(age_s)
 
     def _orphans(self, done: Counter[str]) -> None:
-        """Delete what a process left when it died between keeping a file and recording it, or after the verdict."""
+        """Delete what a process left when it died between keeping a file and recording it, or after the verdict.
+
+        It goes on where it stopped the last time; once it is through, it rests.
+        """
+        if self._strays is None:
+            if time.monotonic() < self._orphans_due:
+                return
+            self._orphans_due = time.monotonic() + ORPHANS_EVERY_S
+            self._strays = self._found()
+        for delete, names in self._strays:
+            for name in names:
+                with self._by_itself():
+                    delete(name)
+                    done["orphans_deleted"] += 1
+            if self._over():
+                return
+        self._strays = None
+
+    def _found(self) -> Iterator[Strays]:
         s = self._settings
-        kept = self._blobs.older_than(UPLOADS, s.orphan_retention_s)
-        for key in [*self._store.unknown_uploads(kept), *self._blobs.older_than(PARTIAL, s.orphan_retention_s)]:
-            with self._by_itself():
-                self._delete(key)
-                done["orphans_deleted"] += 1
-        bundles = set(_ids(self._blobs.older_than(BUNDLES, s.bundle_retention_s)))
-        for analysis_id in bundles - self._store.unfinished(list(bundles)):
-            with self._by_itself():
-                self._delete_folder(bundle_folder(analysis_id))
-                done["orphans_deleted"] += 1
+        for some in _slices(self._blobs.older_than(PARTIAL, s.orphan_retention_s)):
+            yield self._delete, some
+        for some in _slices(self._blobs.older_than(UPLOADS, s.orphan_retention_s)):
+            yield self._delete, sorted(self._store.unknown_uploads(some))
+        for ids in _slices(_ids(self._blobs.older_than(BUNDLES, s.bundle_retention_s))):
+            ended = set(ids) - self._store.unfinished(ids)
+            yield self._delete_folder, [bundle_folder(analysis_id) for analysis_id in ended]
 
     @contextmanager
     def _by_itself(self) -> Iterator[None]:
@@ -108,7 +143,7 @@ class Caretaker:
             yield
         except Unavailable as error:
             self._failures += 1
-            if self._failures > MOST_FAILURES or time.monotonic() > self._deadline:
+            if self._failures > MOST_FAILURES or self._over():
                 raise
             log.warning("not deleted, tried again later", reason=str(error))
 
@@ -125,6 +160,12 @@ class Caretaker:
     def _delete_folder(self, folder: str) -> None:
         if not self._dry_run:
             self._blobs.delete_folder(folder)
+
+
+def _slices(found: Iterable[T]) -> Iterator[list[T]]:
+    rest = iter(found)
+    while some := list(islice(rest, SLICE)):
+        yield some
 
 
 def _ids(folders: Iterable[str]) -> Iterator[UUID]:

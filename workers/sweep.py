@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
-from logging import INFO, WARNING
+from logging import DEBUG, INFO, WARNING
 from uuid import UUID
 
 from celery import Celery
@@ -68,17 +68,21 @@ class Sweeper:
         self._blobs.check(self._store.store_id())
         self._caretaker = Caretaker(settings, self._store, self._blobs, dry_run=dry_run)
 
-    def sweep(self) -> Counter[str]:
-        """One round; counts what was done by kind. Raises Unavailable if Postgres does not answer."""
+    def sweep(self) -> Counter[str] | None:
+        """One round; counts what was done by kind. None if another sweeper is at work.
+
+        Raises Unavailable if Postgres does not answer.
+        """
         done: Counter[str] = Counter()
         with nullcontext(True) if self._dry_run else self._store.sweeping() as mine:
-            if mine:
-                done.update(ended.code.value for ended in end_overdue(self._settings, self._store))
-                done["released"] += self._store.release_stranded()
-                self._fuse_forgotten(done)
-                self._resend(done)
-                self._resend_deliveries(done)
-                self._clean_up(done)
+            if not mine:
+                return None
+            done.update(ended.code.value for ended in end_overdue(self._settings, self._store))
+            done["released"] += self._store.release_stranded()
+            self._fuse_forgotten(done)
+            self._resend(done)
+            self._resend_deliveries(done)
+            self._clean_up(done)
         return done
 
     def _fuse_forgotten(self, done: Counter[str]) -> None:
@@ -177,13 +181,10 @@ def main(argv: Sequence[str]) -> int:
     sweeper, counting = Sweeper(settings), Counting(settings)
     while not stop.is_set():
         try:
-            with SWEEP_SECONDS.time():
-                done = +sweeper.sweep()
-            for action, times in done.items():
-                SWEEPER_ACTIONS.labels(action).inc(times)
-            counting.count()
-            LAST_SWEEP.set_to_current_time()
-            if done or arguments.once:
+            done = sweep_and_count(sweeper, counting)
+            if done is None:
+                log.log(INFO if arguments.once else DEBUG, "another sweeper is at work")
+            elif done or arguments.once:
                 log.info("swept", **done)
         except Unavailable as error:
             log.warning("sweep skipped", reason=str(error))
@@ -192,6 +193,19 @@ def main(argv: Sequence[str]) -> int:
         stop.wait(pause_s)
     stop_tracing()
     return 0
+
+
+def sweep_and_count(sweeper: Sweeper, counting: Counting) -> Counter[str] | None:
+    """One round, told in metrics. Only a sweep that was this sweeper's says that sweeping goes on."""
+    with SWEEP_SECONDS.time():
+        done = sweeper.sweep()
+    for action, times in (+done).items() if done else ():
+        SWEEPER_ACTIONS.labels(action).inc(times)
+    counting.count()
+    if done is None:
+        return None
+    LAST_SWEEP.set_to_current_time()
+    return +done
 
 
 def _seconds(text: str) -> float:
@@ -203,7 +217,7 @@ def _seconds(text: str) -> float:
 
 def _rehearse(settings: Settings) -> int:
     with log_context(dry_run="yes"):
-        done = +Sweeper(settings, dry_run=True).sweep()
+        done = +(Sweeper(settings, dry_run=True).sweep() or Counter())
     for what, times in sorted(done.items()):
         print(f"{what} {times}")
     print("nothing was changed" if done else "there is nothing to do")

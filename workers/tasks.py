@@ -10,7 +10,6 @@ from clipwarden.shared.errors import ElsewherePlease, Unavailable, WorkerFault
 from clipwarden.shared.logs import log_context
 from clipwarden.shared.queue import Task, assess_task
 from clipwarden.shared.telling import tell
-from clipwarden.shared.tracing import span
 from clipwarden.workers.app import app, here
 from clipwarden.workers.branch import assess_branch
 from clipwarden.workers.faults import leave, retry_after_s
@@ -19,6 +18,7 @@ from clipwarden.workers.fusing import fuse_analysis
 from clipwarden.workers.ingest import ingest
 from clipwarden.workers.lease import with_lease
 from clipwarden.workers.overdue import end_overdue
+from clipwarden.workers.telemetry import told
 
 
 @app.task(name=Task.FETCH.value, bind=True, max_retries=None, ignore_result=True)
@@ -52,15 +52,20 @@ for _branch in Branch:
 
 @app.task(name=Task.FUSE.value, bind=True, max_retries=None, ignore_result=True)
 def run_fuse(self: CeleryTask, analysis_id: str) -> None:
-    process = here()
-    with log_context(analysis_id=analysis_id, stage="fuse"), span("fuse", UUID(analysis_id)):
+    process, aid = here(), UUID(analysis_id)
+    with log_context(analysis_id=analysis_id, stage="fuse"):
         try:
-            if fuse_analysis(process.store, process.blobs, process.fusion, UUID(analysis_id)):
-                tell(process.settings, process.store, UUID(analysis_id))
+            with told(aid, "fuse", self.request.retries + 1, process.name):
+                if fuse_analysis(process.store, process.blobs, process.fusion, aid):
+                    tell(process.settings, process.store, aid)
         except WorkerFault as fault:
             leave(fault)
         except (Unavailable, ElsewherePlease) as error:
+            if isinstance(error, ElsewherePlease):
+                process.look_again()
             raise self.retry(exc=error, countdown=retry_after_s(self.request.retries)) from error
+        if process.lacking:
+            process.look_again()
 
 
 @app.task(name=Task.SETTLE.value, bind=True, max_retries=None, ignore_result=True)

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
-from clipwarden.shared.contracts import Stage
 from clipwarden.shared.errors import ConfigError, ElsewherePlease, Unavailable, WorkerFault
 from clipwarden.shared.exposing import say_handed_back
 from clipwarden.shared.metrics import TASK_SECONDS
@@ -13,11 +12,14 @@ from clipwarden.shared.tracing import span
 
 
 @contextmanager
-def told(analysis_id: UUID, stage: Stage, attempt: int, worker: str) -> Iterator[None]:
-    """Time the work on a stage. Its end is settled, elsewhere (another pipeline's), handed_back, left or failed."""
+def told(analysis_id: UUID, stage: str, attempt: int, worker: str) -> Iterator[None]:
+    """Time the work on a stage, or with "fuse" on the verdict.
+
+    Its end is settled, elsewhere (another pipeline's), handed_back, left or failed.
+    """
     started, end = time.perf_counter(), "failed"
     try:
-        with span(stage.value, analysis_id, attempt=attempt, worker=worker):
+        with span(stage, analysis_id, attempt=attempt, worker=worker):
             yield
         end = "settled"
     except ElsewherePlease as error:
@@ -31,4 +33,10 @@ def told(analysis_id: UUID, stage: Stage, attempt: int, worker: str) -> Iterator
         end = "left"
         raise
     finally:
-        TASK_SECONDS.labels(stage.value, end).observe(time.perf_counter() - started)
+        TASK_SECONDS.labels(stage, end).observe(time.perf_counter() - started)
+
+
+def told_elsewhere(stage: str, error: ElsewherePlease) -> None:
+    """Tell of work that only another worker can do, and that this one did not even begin."""
+    say_handed_back(str(error))
+    TASK_SECONDS.labels(stage, "elsewhere").observe(0)

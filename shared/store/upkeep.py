@@ -11,9 +11,13 @@ from clipwarden.shared.codes import SENTENCES, FailCode
 from clipwarden.shared.contracts import Lane, Stage
 from clipwarden.shared.store.connection import Database
 from clipwarden.shared.store.ending import fail_stage, release_followers
-from clipwarden.shared.store.rows import DueStage, owe_delivery
+from clipwarden.shared.store.rows import DueStage, as_json, owe_delivery
 
 SWEEP_LOCK = 727463
+SWEEP_LIMIT_S = 300.0
+"""How long the lock is left to a sweeper that says nothing: longer than any sweep, and short for a stopped process."""
+GONE_AFTER = {"tcp_keepalives_idle": 10, "tcp_keepalives_interval": 5, "tcp_keepalives_count": 3}
+"""In seconds: so that the lock of a machine that vanished is free within half a minute."""
 FUSION_GRACE_S = 120.0
 """How long past its deadline an analysis with every stage settled may still wait for its verdict."""
 
@@ -34,8 +38,16 @@ class Upkeep(Database):
 
     @contextmanager
     def sweeping(self) -> Iterator[bool]:
-        """Hold the lock that lets one sweeper work at a time; False if another holds it."""
+        """Hold the lock that lets one sweeper work at a time; False if another holds it.
+
+        Raises Unavailable at the end if it was lost meanwhile, for `SWEEP_LIMIT_S` were over.
+        """
+        limits = {"idle_in_transaction_session_timeout": round(1000 * SWEEP_LIMIT_S), **GONE_AFTER}
         with self._transaction() as c:
+            c.execute(
+                text("SELECT set_config(key, value, true) FROM jsonb_each_text(CAST(:limits AS jsonb))"),
+                {"limits": as_json(limits)},
+            )
             yield bool(c.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": SWEEP_LOCK}))
 
     def end_overdue(

@@ -82,19 +82,16 @@ class Work(Database):
             ).one_or_none()
             if row is None:  # ended while we waited for the row; nobody reads the stages of an ended analysis
                 return Settled()
-            try:
-                return Granted(
-                    token=token,
-                    attempts=attempts,
-                    manifest=Manifest.model_validate(row.manifest),
-                    upload_key=row.upload_key,
-                    source_url=row.source_url,
-                    lane=Lane(row.lane),
-                    policy=row.policy,
-                    detectors=None if row.detectors is None else tuple(row.detectors),
-                )
-            except ValidationError as error:
-                raise ElsewherePlease(f"the analysis's manifest is of another version: {error}") from error
+            return Granted(
+                token=token,
+                attempts=attempts,
+                manifest=_manifest(row.manifest),
+                upload_key=row.upload_key,
+                source_url=row.source_url,
+                lane=Lane(row.lane),
+                policy=row.policy,
+                detectors=None if row.detectors is None else tuple(row.detectors),
+            )
 
     def extend(self, analysis_id: UUID, stage: Stage, token: UUID, lease_s: float) -> bool:
         """Heartbeat. False if the lease is no longer ours, or the analysis ended."""
@@ -236,7 +233,8 @@ class Work(Database):
         """Judge an analysis all of whose stages are settled, exactly once; the row lock is the fence.
 
         `judge` is given the pipeline as far as the analysis asks for it, what was found, and the policy asked for.
-        Returns True if this call closed it, False if it is closed already or a stage is still open.
+        Returns True if this call closed it, False if it is closed already or a stage is still open. Raises
+        ElsewherePlease if the manifest is of a version that this process cannot read.
         """
         with self._transaction() as c:
             row = c.execute(
@@ -257,7 +255,7 @@ class Work(Database):
                 return False
             results = [BranchResult.model_validate(s.outcome) for s in stages if s.stage in set(Branch)]
             verdict = judge(
-                Manifest.model_validate(row.manifest).only(row.detectors),
+                _manifest(row.manifest).only(row.detectors),
                 sorted(results, key=lambda r: list(Branch).index(r.branch)),
                 row.policy,
             )
@@ -267,6 +265,13 @@ class Work(Database):
             )
             end_analysis(c, analysis_id, AnalysisState.DONE, None, None)
         return True
+
+
+def _manifest(found: Mapping[str, object]) -> Manifest:
+    try:
+        return Manifest.model_validate(found)
+    except ValidationError as error:
+        raise ElsewherePlease(f"the analysis's manifest is of another version: {error}") from error
 
 
 def _unclaimed(c: Connection, analysis_id: UUID, stage: Stage) -> Claim:

@@ -52,8 +52,11 @@ def assert_recovered_in_time(drill: Drill, *names: str) -> None:
 
     On a machine that does other things too, as when all tests run, only that nothing is lost is asserted.
     """
+    assert_in_time(drill, drill.assert_nothing_lost(), *names)
+
+
+def assert_in_time(drill: Drill, recovered_s: float, *names: str) -> None:
     killed_at = time.time() - (time.monotonic() - drill.healed_at)
-    recovered_s = drill.assert_nothing_lost()
     restart_s = max(drill.yard.ready_at(name) - killed_at for name in names)
     assert not ROUNDS or recovered_s < RECOVERY_S + max(0.0, restart_s - LEASE_S)
 
@@ -87,6 +90,19 @@ def test_workers_of_all_branches_killed_while_they_judge(drill: Drill) -> None:
     assert {drill.stage(analysis_id, branch).attempts for branch in BRANCHES} == {2}
 
 
+def test_worker_killed_beside_another_of_its_branch(drill: Drill) -> None:
+    yard = drill.yard
+    with yard.joined("visual-second", "worker", "visual", "--name", "second"):
+        yard.order(visual__any="hold")
+        analysis_id = drill.submit()
+        drill.until_stage(analysis_id, "visual", "leased")
+        pid = int(drill.stage(analysis_id, "visual").worker.rpartition(":")[2])
+        killed(drill, next(name for name in ("visual", "visual-second") if pid in yard.members[name].pids))
+        recovered_s = drill.assert_nothing_lost()
+    assert drill.stage(analysis_id, "visual").attempts == 2
+    assert not ROUNDS or recovered_s < RECOVERY_S
+
+
 def test_fusion_worker_killed_while_it_decides(drill: Drill) -> None:
     drill.yard.order(visual__any="hold")
     analysis_id = drill.submit()
@@ -107,6 +123,7 @@ def test_notify_worker_killed_while_it_tells(drill: Drill, world: Listener) -> N
         drill.assert_nothing_lost()
         drill.yard.until(TOLD, id=analysis_id)
     drill.recovered.append(time.monotonic() - drill.healed_at)
+    assert_in_time(drill, drill.recovered[-1], "notify")
     assert len({received.headers["webhook-id"] for received in world.received}) == 1
     assert len(world.received) == 2
 

@@ -11,10 +11,11 @@ import pytest
 
 from clipwarden.shared.blobs import bundle_folder
 from clipwarden.shared.local.child import until
+from clipwarden.shared.local.valkey import free_port
 from clipwarden.shared.queue import SENTINEL_KEY, Queue, Task, redis_keys
 from clipwarden.shared.settings import PREFIX
 from tests.drills.drill import Drill
-from tests.drills.yard import write_weights
+from tests.drills.yard import Yard, write_weights
 from tests.queues import celery_app
 
 BRANCHES = ("visual", "audio", "lipsync", "clip")
@@ -77,12 +78,19 @@ def test_bundle_that_vanishes(drill: Drill) -> None:
 def test_worker_without_the_weights_of_the_pipeline(drill: Drill) -> None:
     weights = write_weights(drill.yard.state / "bare")
     (weights.parent / "forensic_mlp.json").unlink()
-    with drill.yard.joined("visual-bare", "worker", "visual", "--name", "bare", **{f"{PREFIX}WEIGHTS": str(weights)}):
+    port = free_port()
+    lacking = {f"{PREFIX}WEIGHTS": str(weights), f"{PREFIX}METRICS_PORT": str(port)}
+    with drill.yard.joined("visual-bare", "worker", "visual", "--name", "bare", **lacking):
         drill.healed()
         several = [drill.submit() for _ in range(6)]
         drill.assert_nothing_lost()
         assert drill.yard.said("visual-bare", "lacks what the published pipeline names")
         assert drill.yard.said("visual-bare", "stage handed back")
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            health = client.get("/readyz").raise_for_status().text
+            assert "lacks of the published pipeline: forensic_mlp" in health
+            assert "handed back" in health
+            assert 'clipwarden_worker_lacks{queue="visual"} 1.0' in client.get("/metrics").text
     for analysis_id in several:
         row = drill.stage(analysis_id, "visual")
         assert (row.status, row.attempts) == ("ok", 1)
@@ -192,7 +200,12 @@ def test_every_pool_busy_with_one_connection_each(drill: Drill) -> None:
     assert set(held.values()) == {1}
     drill.healed()
     yard.order()
-    drill.assert_nothing_lost()
+    drill.assert_nothing_lost(faultless=True)
+
+
+def waiting(yard: Yard) -> list[int]:
+    """Messages that wait for each branch's workers."""
+    return [yard.redis.llen(branch) for branch in BRANCHES]
 
 
 def test_two_sweepers(drill: Drill) -> None:
@@ -202,9 +215,10 @@ def test_two_sweepers(drill: Drill) -> None:
         with yard.frozen(*BRANCHES):
             analysis_id = drill.submit()
             drill.until_stage(analysis_id, "ingest", "ok")
+            assert until(lambda: waiting(yard) == [1, 1, 1, 1], 60)
             yard.redis.flushall()
             assert until(lambda: bool(yard.redis.exists(SENTINEL_KEY)), 60)
-            assert [yard.redis.llen(branch) for branch in BRANCHES] == [1, 1, 1, 1]
+            assert waiting(yard) == [1, 1, 1, 1]
             yard.kill("sweeper")
             yard.redis.flushall()
             drill.healed()

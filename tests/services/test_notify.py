@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler
 from uuid import UUID, uuid4
 
 import pytest
@@ -23,7 +24,7 @@ from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import Delivery, Granted, NewAnalysis, Store, WantedDeliveries
 from clipwarden.shared.tables import DEFAULT_TENANT
 from clipwarden.shared.telling import tell
-from clipwarden.workers.notify import PAUSES_S, Notifier, retry_after_s
+from clipwarden.workers.notify import NOTING_S, PAUSES_S, Notifier, retry_after_s
 from clipwarden.workers.sweep import Sweeper
 from tests.listeners import Listener, Received, answer, listening, raw
 
@@ -319,6 +320,26 @@ def test_who_lost_the_lease_notes_nothing_and_the_next_one_tells(
     assert len(receiver.received) == 1
     assert not store.settle_delivery(delivery_id, lost[1], StageStatus.FAILED, read(store, delivery_id).log[0])
     assert read(store, delivery_id).status is StageStatus.OK
+
+
+@pytest.mark.parametrize(("lease_s", "held_s"), [(60, 60), (1, 0.5 + NOTING_S)])
+def test_an_attempt_is_held_for_a_lease_and_as_long_as_the_receiver_may_take(
+    notifier: Notifier, store: Store, receiver: Listener, lease_s: float, held_s: float
+) -> None:
+    left: list[float] = []
+
+    def look(handler: BaseHTTPRequestHandler) -> None:
+        engine = create_engine(notifier.settings.database_url)
+        with engine.connect() as c:
+            held = "SELECT extract(epoch FROM lease_until - clock_timestamp()) FROM deliveries"
+            left.append(float(c.scalar(text(held))))
+        engine.dispose()
+        answer(204)(handler)
+
+    receiver.answers = [look]
+    patient = replace(notifier, settings=notifier.settings.model_copy(update={"lease_s": lease_s}))
+    patient.deliver(owed(store, receiver.url))
+    assert held_s - 1 < left[0] <= held_s
 
 
 def test_a_deleted_analysis_is_not_told_of(notifier: Notifier, store: Store, receiver: Listener) -> None:

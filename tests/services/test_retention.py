@@ -2,12 +2,15 @@
 
 import os
 import subprocess
+from collections import Counter
+from collections.abc import Callable
+from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
 from sqlalchemy import create_engine, text
 
-from clipwarden.shared.blobs import BUNDLES, EVIDENCE, LocalBlobs
+from clipwarden.shared.blobs import BUNDLES, EVIDENCE, PARTIAL, UPLOADS, LocalBlobs
 from clipwarden.shared.codes import RejectCode
 from clipwarden.shared.contracts import Stage
 from clipwarden.shared.errors import Unavailable
@@ -15,6 +18,7 @@ from clipwarden.shared.local.stack import command_line
 from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import NewAnalysis, NewBatch, Store
 from clipwarden.shared.tables import DEFAULT_TENANT, metadata
+from clipwarden.workers.retention import Caretaker
 from clipwarden.workers.sweep import Sweeper
 from tests import analyses
 from tests.services.conftest import MANIFEST, PIPELINE
@@ -209,6 +213,66 @@ def test_a_blob_store_that_is_away_costs_a_turn_a_few_tries(
     assert len(tries) == 2
 
 
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is deleted takes three of the five seconds that a turn has."""
+    now = [1000.0]
+
+    def slowly(delete: Callable[[LocalBlobs, str], None]) -> Callable[[LocalBlobs, str], None]:
+        def later(blobs: LocalBlobs, name: str) -> None:
+            now[0] += 3
+            delete(blobs, name)
+
+        return later
+
+    monkeypatch.setattr("clipwarden.workers.retention.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(LocalBlobs, "delete", slowly(LocalBlobs.delete))
+    monkeypatch.setattr(LocalBlobs, "delete_folder", slowly(LocalBlobs.delete_folder))
+
+
+def strays(blobs: LocalBlobs, count: int) -> None:
+    """Old uploads that nothing names."""
+    for n in range(count):
+        path = blobs.path(f"{UPLOADS}/stray-{n}")
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+        os.utime(path, (0, 0))
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_backlog_of_one_kind_keeps_no_other_waiting(settings: Settings, store: Store, blobs: LocalBlobs) -> None:
+    age(settings, EVIDENCE_S + 60, *(finished(store, blobs, bytes([n])) for n in range(12)))
+    strays(blobs, 1)
+    caretaker, done = Caretaker(settings, store, blobs), Counter[str]()
+    for _ in range(5):
+        caretaker.turn(done)
+    assert {kind: n > 0 for kind, n in (+done).items()} == {
+        "uploads_deleted": True,
+        "evidence_deleted": True,
+        "orphans_deleted": True,
+    }
+    assert done["uploads_deleted"] < 12
+
+
+@pytest.mark.usefixtures("slow")
+def test_orphans_are_deleted_for_the_time_of_a_turn_and_the_next_goes_on_with_the_same_list(
+    settings: Settings, store: Store, blobs: LocalBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed, older_than = list[str](), LocalBlobs.older_than
+
+    def listing(self: LocalBlobs, folder: str, age_s: float) -> list[str]:
+        listed.append(folder)
+        return older_than(self, folder, age_s)
+
+    monkeypatch.setattr(LocalBlobs, "older_than", listing)
+    monkeypatch.setattr("clipwarden.workers.retention.SLICE", 1)
+    strays(blobs, 5)
+    caretaker, done = Caretaker(settings, store, blobs), Counter[str]()
+    deleted = [caretaker.turn(done) or done["orphans_deleted"] for _ in range(4)]
+    assert deleted == [2, 4, 5, 5]
+    assert listed == [PARTIAL, UPLOADS, BUNDLES]
+
+
 def test_what_somebody_put_beside_the_bundles_is_left_alone(
     settings: Settings, store: Store, blobs: LocalBlobs
 ) -> None:
@@ -272,4 +336,4 @@ def dry_run(settings: Settings) -> str:
 def test_two_sweepers_take_turns(settings: Settings, store: Store) -> None:
     with store.sweeping() as mine:
         assert mine
-        assert +Sweeper(settings).sweep() == {}
+        assert Sweeper(settings).sweep() is None

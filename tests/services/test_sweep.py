@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from uuid import UUID
 
 import pytest
@@ -15,12 +16,15 @@ from clipwarden.shared.blobs import LocalBlobs, bundle_folder
 from clipwarden.shared.codes import FailCode, RejectCode, SkipCode
 from clipwarden.shared.contracts import AnalysisState, Branch, Label, Manifest, MediaKind, MediaProbe, Stage
 from clipwarden.shared.errors import Unavailable
+from clipwarden.shared.local.child import until
+from clipwarden.shared.metrics import SWEEPER
 from clipwarden.shared.queue import SENTINEL_KEY, Queue
 from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import Granted, NewAnalysis, Store
 from clipwarden.workers import tasks
+from clipwarden.workers.census import Counting
 from clipwarden.workers.process import WorkerProcess
-from clipwarden.workers.sweep import Sweeper
+from clipwarden.workers.sweep import Sweeper, sweep_and_count
 
 PROBE = MediaProbe(
     kind=MediaKind.IMAGE,
@@ -193,3 +197,28 @@ def test_without_postgres_a_sweep_is_unavailable_not_a_crash(settings: Settings,
     sweeper._store = Store("postgresql://nobody@127.0.0.1:1/none", pool_size=2)
     with pytest.raises(Unavailable):
         sweeper.sweep()
+
+
+def test_a_sweeper_that_stopped_in_the_middle_holds_the_others_up_for_a_while_only(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweeper, stopped = Sweeper(settings), ExitStack()
+    with monkeypatch.context() as brief:
+        brief.setattr("clipwarden.shared.store.upkeep.SWEEP_LIMIT_S", 1.0)
+        assert stopped.enter_context(store.sweeping())
+    assert sweeper.sweep() is None
+    assert until(lambda: sweeper.sweep() is not None, 20)
+    with pytest.raises(Unavailable):
+        stopped.close()
+
+
+def test_only_a_sweeper_that_sweeps_says_that_sweeping_goes_on(settings: Settings, store: Store) -> None:
+    def last() -> float:
+        return SWEEPER.get_sample_value("clipwarden_sweeper_last_success_timestamp_seconds") or 0.0
+
+    sweeper, counting, before = Sweeper(settings), Counting(settings), last()
+    with store.sweeping():
+        assert sweep_and_count(sweeper, counting) is None
+    assert last() == before
+    assert sweep_and_count(sweeper, counting) is not None
+    assert last() > before
