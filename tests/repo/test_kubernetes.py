@@ -1,6 +1,7 @@
 """deploy/k8s, as kustomize builds it: valid, the processes of a running system, and as closed as can be."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,12 +9,14 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
 from sqlalchemy import create_engine, text
 
 from clipwarden.shared.blobs import LocalBlobs
+from clipwarden.shared.cli import COMMANDS
 from clipwarden.shared.contracts import Branch, Manifest, Stage
 from clipwarden.shared.processes import FLOWER, GATEWAY, PROCESSES, SETUP, SWEEPER, WATCHER
 from clipwarden.shared.queue import Queue
@@ -22,6 +25,7 @@ from clipwarden.shared.store import NewAnalysis, Store
 from tests.analyses import assess, claim, ingest
 
 K8S = Path(__file__).parents[2] / "deploy" / "k8s"
+RUNBOOK = (K8S.parent / "README.md").read_text(encoding="utf-8")
 SECRET_KEYS = {"database-url", "redis-url", "aws-access-key-id", "aws-secret-access-key", "flower-password"}
 SCALED = tuple(queue for queue in Queue if queue is not Queue.FUSION)
 NEW = """
@@ -34,6 +38,42 @@ images:
   - {name: clipwarden-worker, newName: registry.example.org/clipwarden-worker, newTag: "2"}
 """
 GPU = "{resources: [../k8s], components: [../k8s/gpu]}"
+
+
+def fields(required: dict[str, Any], **others: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": required | others,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+WORD, NUMBER = {"type": "string"}, {"type": "integer", "minimum": 0}
+OF_KEDA = {
+    "ScaledObject": fields(
+        {
+            "scaleTargetRef": fields({"name": WORD}),
+            "triggers": {
+                "type": "array",
+                "items": fields(
+                    {"type": WORD, "metadata": {"type": "object", "additionalProperties": WORD}},
+                    authenticationRef=fields({"name": WORD}),
+                ),
+            },
+        },
+        pollingInterval=NUMBER,
+        cooldownPeriod=NUMBER,
+        minReplicaCount=NUMBER,
+        maxReplicaCount=NUMBER,
+        fallback=fields({"failureThreshold": NUMBER, "replicas": NUMBER}),
+        advanced=fields({}, horizontalPodAutoscalerConfig=fields({}, behavior={"type": "object"})),
+    ),
+    "TriggerAuthentication": fields(
+        {"secretTargetRef": {"type": "array", "items": fields({"parameter": WORD, "name": WORD, "key": WORD})}}
+    ),
+}
+"""What we use of keda.sh/v1alpha1, by the kind: its schemas are in no package that is installed."""
 
 Built = list[dict[str, Any]]
 
@@ -86,6 +126,22 @@ def test_everything_is_valid_by_the_schemas_of_kubernetes(built):
         kubernetes_validate.validate(each, "1.37", strict=True)
 
 
+def test_the_objects_of_keda_have_its_fields_and_a_behaviour_that_kubernetes_knows(built):
+    of_keda = [each for each in built if each["apiVersion"].startswith("keda.sh/")]
+    assert {each["kind"] for each in of_keda} == set(OF_KEDA)
+    for each in of_keda:
+        assert each["apiVersion"] == "keda.sh/v1alpha1"
+        jsonschema.validate(each["spec"], OF_KEDA[each["kind"]])
+    for name, scaler in of_kind(built, "ScaledObject").items():
+        spec = {
+            "scaleTargetRef": {"kind": "Deployment", "name": name},
+            "maxReplicas": scaler["spec"]["maxReplicaCount"],
+            "behavior": scaler["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"],
+        }
+        made = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {}, "spec": spec}
+        kubernetes_validate.validate(made, "1.37", strict=True)
+
+
 def test_every_process_is_a_deployment_that_runs_its_words(built):
     running = {
         tuple(container(d).get("args", ())): name
@@ -107,6 +163,7 @@ def test_every_setting_exists_and_files_are_shared_through_a_bucket(built):
     assert set(given) <= set(Settings.model_fields)
     assert Settings(**given).blob_url.startswith("s3://")
     assert not of_kind(built, "PersistentVolumeClaim")
+    assert all(container(w)["envFrom"] == [{"configMapRef": {"name": "settings"}}] for w in workloads(built))
     for name, deployment in of_kind(built, "Deployment").items():
         env = {each["name"] for each in container(deployment)["env"]}
         assert {n.removeprefix(PREFIX).lower() for n in env if n.startswith(PREFIX)} <= set(Settings.model_fields), name
@@ -158,13 +215,17 @@ def test_what_runs_is_probed_and_workers_are_not_killed_for_a_service(built):
         if name.startswith("worker-"):
             assert container(deployment)["livenessProbe"]["httpGet"]["path"] == "/livez"
             patience = container(deployment)["startupProbe"]
+            assert patience["httpGet"]["path"] == "/readyz"  # models are loaded, whichever pipeline they are of
             assert patience["periodSeconds"] * patience["failureThreshold"] >= Settings().worker_start_timeout_s
 
 
-def test_the_gateway_is_probed_under_a_name_it_answers_to(built):
+def test_the_gateway_is_probed_under_a_name_it_answers_to_and_serves_without_redis(built):
+    gateway = container(of_kind(built, "Deployment")[GATEWAY])
+    assert "startupProbe" not in gateway
     for probe in ("readinessProbe", "livenessProbe"):
-        (header,) = container(of_kind(built, "Deployment")[GATEWAY])[probe]["httpGet"]["httpHeaders"]
+        (header,) = gateway[probe]["httpGet"]["httpHeaders"]
         assert header == {"name": "Host", "value": "localhost"}
+        assert gateway[probe]["httpGet"]["path"] == "/livez"
 
 
 def test_a_stopping_worker_gets_more_time_than_its_task(built):
@@ -236,8 +297,8 @@ def test_only_what_must_reaches_the_outside(built):
 
     everyone = set(of_kind(built, "Deployment"))
     assert may("nothing") == may("names") == may("redis") == everyone
-    assert may("database") == may("bucket") == everyone - {FLOWER}
-    assert (ports("database"), ports("redis")) == ({5432}, {6379})
+    assert may("database") == may("bucket") == may("traces") == everyone - {FLOWER}
+    assert (ports("database"), ports("redis"), ports("traces")) == ({5432}, {6379}, {4318})
     assert may("outside") == {"worker-ingest", "worker-notify"}
     assert may("clients") == {GATEWAY}
     assert of_kind(built, "NetworkPolicy")["nothing"]["spec"] == {
@@ -268,3 +329,13 @@ def test_a_second_version_of_the_pools_runs_beside_the_first(built, tmp_path):
         labels = pod(first[name.removesuffix("-new")])["metadata"]["labels"]
         assert not deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
         assert container(deployment)["image"].endswith(":2")
+
+
+def test_the_runbook_runs_commands_where_what_they_need_is_installed(built, tmp_path):
+    pods = of_kind(built, "Deployment") | of_kind(over(tmp_path, NEW), "Deployment")
+    said = re.findall(r"kubectl exec deploy/(\S+) -- clipwarden (\w+)", RUNBOOK)
+    assert {command for _, command in said} == {"keys", "db", "pipeline"}
+    for name, command in said:
+        assert command in COMMANDS
+        detectors = COMMANDS[command][0].startswith(("clipwarden.models", "clipwarden.workers"))
+        assert not detectors or "/clipwarden-worker:" in container(pods[name])["image"], name
