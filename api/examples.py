@@ -25,6 +25,7 @@ ANALYSIS: dict[str, Any] = {
     "tag": "report-4711",
     "metadata": {"account": "a-17"},
     "pipeline": PIPELINE,
+    "detectors": None,
     "input": {
         "kind": "video",
         "filename": "clip.mp4",

@@ -223,6 +223,7 @@ class AnalysisView(View):
     tag: str | None
     metadata: dict[str, Any]
     pipeline: str
+    detectors: list[str] | None = Field(description="Those it was asked to be examined with; null for all")
     input: InputView
     branches: dict[Branch, BranchView]
     verdict: VerdictView | None
@@ -254,6 +255,7 @@ class AnalysisView(View):
             tag=analysis.tag,
             metadata=analysis.metadata,
             pipeline=analysis.pipeline,
+            detectors=None if analysis.detectors is None else list(analysis.detectors),
             input=InputView.from_domain(analysis),
             branches={b: BranchView.from_domain(rows[b], links) for b in Branch if b in rows},
             verdict=VerdictView.from_domain(analysis.verdict) if analysis.verdict else None,

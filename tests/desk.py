@@ -1,8 +1,9 @@
 """Visits to the page, and analyses with all that it can show, made without detectors."""
 
+import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -10,7 +11,7 @@ from uuid import UUID
 
 import cv2
 import numpy as np
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from clipwarden.shared.blobs import BlobStore
 from clipwarden.shared.codes import SkipCode
@@ -72,6 +73,13 @@ def until(page: Page, expression: str) -> None:
     while not page.evaluate(expression):
         assert time.monotonic() < deadline, f"never true: {expression}"
         page.wait_for_timeout(50)
+
+
+def problem(status: int, detail: str, retry_after: str | None = None) -> Callable[[Route], None]:
+    """What the gateway answers with, word for word in its own form."""
+    headers = {"Content-Type": "application/problem+json"} | ({"Retry-After": retry_after} if retry_after else {})
+    body = json.dumps({"detail": detail, "status": status, "code": "x"})
+    return lambda route: route.fulfill(status=status, headers=headers, body=body)
 
 
 def picture(side: int = 64) -> bytes:

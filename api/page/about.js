@@ -9,14 +9,15 @@ import { timings } from "./watch.js";
 
 const LIMITS = [
   "A verdict is evidence for a person's decision. It is not proof, and it does not decide.",
-  "The detectors are small, trained on little data, and wrong often. How often is said beside the number.",
+  "The detectors are small, trained on little data, and wrong often. How often is said beside the number where it was counted.",
   "Compression, filters, small faces and generators that they have never met make every detector worse.",
-  "Scores of detectors are not probabilities; only the number of the verdict is calibrated.",
+  "Scores of detectors are not probabilities; only the number of the verdict is one.",
   "Nothing is said about who made a clip, when, or why.",
 ];
 
 /** @param {Element} into @param {Analysis} analysis */
 export function showAbout(into, analysis) {
+  const before = new Map(Array.from(into.querySelectorAll("details"), (each) => [titleOf(each), each.open]));
   put(
     into,
     analysis.verdict && more("Limits", h("ul", {}, LIMITS.map((line) => h("li", {}, line))), true),
@@ -25,7 +26,11 @@ export function showAbout(into, analysis) {
     provenance(analysis),
     more("Times", timings(analysis)),
   );
+  for (const each of into.querySelectorAll("details")) each.open = before.get(titleOf(each)) ?? each.open;
 }
+
+/** @param {Element} details */
+const titleOf = (details) => details.querySelector("summary")?.textContent;
 
 /** @param {string} title @param {Element} content @param {boolean} [open] */
 const more = (title, content, open = false) => h("details", { open }, h("summary", {}, h("h3", {}, title)), content);

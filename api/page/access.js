@@ -4,11 +4,35 @@ import { byId, h, put } from "./dom.js";
 
 const NAME = "clipwarden-key";
 
-/** @returns {string | null} */
-export const key = () => sessionStorage.getItem(NAME);
+/** What a header can hold. */
+const SENDABLE = /^[!-~]+$/;
 
-export function forget() {
-  sessionStorage.removeItem(NAME);
+/** @type {string | null} */
+let held = kept();
+
+/** @returns {string | null} */
+function kept() {
+  try {
+    return sessionStorage.getItem(NAME);
+  } catch {
+    return null;
+  }
+}
+
+/** @returns {string | null} */
+export const key = () => held;
+
+export const forget = () => hold(null);
+
+/** @param {string | null} secret */
+function hold(secret) {
+  held = secret;
+  try {
+    if (secret === null) sessionStorage.removeItem(NAME);
+    else sessionStorage.setItem(NAME, secret);
+  } catch {
+    // then it lasts as long as the page
+  }
   shown();
 }
 
@@ -37,15 +61,16 @@ function ask(why) {
     required: true,
     "aria-describedby": "key-why",
   });
+  const said = h("p", { id: "key-why" }, why);
   return new Promise((resolve) => {
     const dialog = h(
       "dialog",
       { class: "sheet", "aria-labelledby": "key-title", onclose: () => done() },
       h(
         "form",
-        { method: "dialog", onsubmit: () => keep(field.value.trim()) },
+        { method: "dialog", onsubmit: (/** @type {Event} */ event) => keep(field.value.trim(), said, event) },
         h("h2", { id: "key-title" }, "API key"),
-        h("p", { id: "key-why" }, why),
+        said,
         h("label", { for: "key" }, "Key"),
         field,
         h("p", { class: "quiet" }, "It is kept in this tab until you close it, and sent to this gateway only."),
@@ -66,10 +91,11 @@ function ask(why) {
   });
 }
 
-/** @param {string} secret */
-function keep(secret) {
-  if (secret) sessionStorage.setItem(NAME, secret);
-  shown();
+/** @param {string} secret @param {Element} said @param {Event} event the dialog closes unless it is stopped */
+function keep(secret, said, event) {
+  if (SENDABLE.test(secret)) return hold(secret);
+  event.preventDefault();
+  put(said, "That is no API key: it has spaces or letters that no key has. Copy the key once more.");
 }
 
 /** Say in the head of the page that a key is in use, and let it be forgotten. */

@@ -1,7 +1,7 @@
 /** One analysis on the desk: from its first moment in the queue to the last picture of its evidence. */
 
 import { showAbout } from "./about.js";
-import { answer, onceOnly, read, sentence } from "./api.js";
+import { onceOnly, read, readAtLast, sentence } from "./api.js";
 import { follow } from "./events.js";
 import { showEvidence } from "./evidence.js";
 import { h, icon, put } from "./dom.js";
@@ -47,6 +47,7 @@ export class Desk {
     this.title = h("h1", { tabindex: "-1" }, "Analysis");
     this.actions = h("div", { class: "row actions" });
     this.trouble = h("p", { class: "trouble", role: "status", hidden: true });
+    this.refused = h("p", { class: "trouble", role: "status", hidden: true });
     this.parts = {
       fault: h("section", { class: "card fault-card", hidden: true }),
       verdict: h("section", { class: "card verdict", "aria-label": "Verdict", hidden: true }),
@@ -67,6 +68,7 @@ export class Desk {
         this.actions,
       ),
       this.trouble,
+      this.refused,
       h(
         "div",
         { class: "desk" },
@@ -95,10 +97,10 @@ export class Desk {
   /** Estimates and links change without anything happening to the analysis, so no event tells of them. */
   async refresh() {
     if (!this.analysis || !this.trouble.hidden) return;
-    const { state, links } = this.analysis;
-    if (hasEnded(state) && Date.now() < expiry(links) - EARLY_MS) return;
+    const { analysis } = this;
+    if (hasEnded(analysis.state) && Date.now() < expiry(analysis.links) - EARLY_MS) return;
     const now = await read(`/v1/analyses/${this.id}`, { signal: this.closing.signal }).catch(() => null);
-    if (now && state === this.analysis.state) this.show(now);
+    if (now && analysis === this.analysis) this.show(now);
   }
 
   close() {
@@ -109,12 +111,7 @@ export class Desk {
 
   /** @param {unknown} error */
   tell(error) {
-    this.trouble.hidden = error === null;
-    put(
-      this.trouble,
-      error === null ? "" : sentence(error),
-      error === null ? null : h("button", { type: "button", class: "plain", onclick: () => this.again() }, "Try now"),
-    );
+    say(this.trouble, error, () => this.again());
   }
 
   again() {
@@ -127,6 +124,7 @@ export class Desk {
   show(analysis) {
     const before = this.analysis?.state;
     this.analysis = analysis;
+    if (before !== analysis.state) say(this.refused, null);
     this.title.textContent = plain(analysis.input.filename) || "Deleted analysis";
     document.title = `${this.title.textContent} · Clipwarden`;
     this.renew("actions", [analysis.state, analysis.links], () => this.showActions(analysis));
@@ -134,12 +132,14 @@ export class Desk {
     this.renew("progress", [{ ...analysis, links: null }, this.installed], () => this.showProgress(analysis));
     if (analysis.state === "deleted") {
       for (const part of Object.values(this.parts)) part.hidden = part !== this.parts.fault;
+      this.stage?.playhead.media?.pause();
       return this.ears.news(analysis);
     }
     const { verdict } = analysis;
     if (verdict) this.renew("verdict", verdict, () => this.showVerdict(verdict, analysis));
     this.showMedia(analysis);
-    this.renew("about", { ...analysis, links: null }, () => {
+    const { input, branches, metadata, timings_ms, finished_at } = analysis;
+    this.renew("about", [input, branches, verdict, metadata, timings_ms, finished_at], () => {
       this.parts.about.hidden = false;
       showAbout(this.parts.about, analysis);
     });
@@ -152,8 +152,8 @@ export class Desk {
   renew(part, of, draw) {
     const now = JSON.stringify(of);
     if (this.drawn.get(part) === now) return;
-    this.drawn.set(part, now);
     draw();
+    this.drawn.set(part, now);
   }
 
   /** @param {Analysis} analysis */
@@ -185,11 +185,7 @@ export class Desk {
       put(this.parts.media, this.stage.player.element, kind === "image" ? null : this.stage.timeline.element);
       this.parts.media.hidden = false;
     }
-    this.renew(
-      "timeline",
-      [analysis.branches, analysis.verdict, [...this.series.keys()]],
-      () => this.showScores(analysis),
-    );
+    this.renew("timeline", [analysis.branches, analysis.verdict], () => this.showScores(analysis));
   }
 
   /** @param {Analysis} analysis */
@@ -218,20 +214,24 @@ export class Desk {
   }
 
   /** Everything over time that a detector said is a file of its own. @param {Analysis} analysis */
-  async loadSeries(analysis) {
-    const detectors = BRANCHES.flatMap((branch) => analysis.branches[branch]?.detectors ?? []);
-    const missing = detectors.filter((d) => !this.series.has(d.name) && d.evidence.some((e) => e.kind === "series"));
-    for (const { name, windows, gaps } of missing) this.series.set(name, { windows, gaps, looks: [], curves: [] });
-    await Promise.all(missing.map(async ({ name, evidence }) => {
-      const href = evidence.find((e) => e.kind === "series")?.href ?? "";
-      // where it is no longer kept, the windows that came with the analysis do
-      const series = await read(href, { signal: this.closing.signal }).catch(() => null);
-      if (series) this.series.set(name, series);
-    }));
-    if (missing.length && this.analysis && !this.closing.signal.aborted) {
-      this.drawn.delete("timeline");
-      this.showMedia(this.analysis);
+  loadSeries(analysis) {
+    for (const { name, windows, gaps, evidence } of BRANCHES.flatMap((b) => analysis.branches[b]?.detectors ?? [])) {
+      const file = evidence.find((e) => e.kind === "series");
+      if (!file || this.series.has(name)) continue;
+      this.series.set(name, { windows, gaps, looks: [], curves: [] });
+      this.load(name, file.href);
     }
+  }
+
+  /** @param {string} detector @param {string} href */
+  async load(detector, href) {
+    const { signal } = this.closing;
+    // where it is no longer kept, the windows that came with the analysis do
+    const series = await readAtLast(href, signal).catch(() => null);
+    if (!series || !this.analysis || signal.aborted) return;
+    this.series.set(detector, series);
+    this.drawn.delete("timeline");
+    this.showMedia(this.analysis);
   }
 
   /** @param {number} time_s */
@@ -288,15 +288,28 @@ export class Desk {
 
   /** @param {string} method @param {string} what @param {Record<string, string>} [headers] */
   async act(method, what, headers) {
+    say(this.refused, null);
     try {
-      const response = await answer(`/v1/analyses/${this.id}${what}`, { method, headers });
-      const analysis = await response.json();
+      const analysis = await read(`/v1/analyses/${this.id}${what}`, { method, headers });
       if (analysis.id === this.id) this.show(analysis);
       else location.hash = `#/analyses/${analysis.id}`;
     } catch (error) {
-      this.tell(error);
+      say(this.refused, error, () => this.act(method, what, headers));
     }
   }
+}
+
+/**
+ * Say in a line what went wrong, with a way to try it again.
+ *
+ * @param {HTMLElement} line
+ * @param {unknown} error null when it is over
+ * @param {() => void} [again]
+ */
+function say(line, error, again) {
+  line.hidden = error === null;
+  if (error === null) put(line);
+  else put(line, sentence(error), h("button", { type: "button", class: "plain", onclick: again }, "Try now"));
 }
 
 /** When the first of an analysis's links opens nothing any more, in ms; never where none is signed. @param {Record<string, string>} links */

@@ -19,7 +19,11 @@ export class Problem extends Error {
   }
 }
 
+/** How long an answer may take to begin. */
+const ANSWER_MS = 15_000;
+
 export const NO_ANSWER = "Clipwarden does not answer. Check that it runs and that this machine can reach it.";
+const BROKEN = "This page made a mistake, which its console tells of. Reload it; what was found is not lost.";
 
 /** @returns {Record<string, string>} */
 export function credentials() {
@@ -28,7 +32,8 @@ export function credentials() {
 }
 
 /**
- * The answer to a request; asks for a key, and tries again, where one is missing. Throws Problem.
+ * The answer to a request; asks for a key, and tries again, where one is missing. Throws Problem. What only reads is
+ * not waited for without end.
  *
  * @param {string} path
  * @param {{ method?: string, json?: unknown, headers?: Record<string, string>, signal?: AbortSignal }} [options]
@@ -38,17 +43,22 @@ export async function answer(path, { method = "GET", json, headers = {}, signal 
   const sent = { ...credentials(), ...headers };
   const used = key();
   /** @type {RequestInit} */
-  const init = { method, headers: sent, signal, cache: "no-store", credentials: "omit" };
+  const init = { method, headers: sent, cache: "no-store", credentials: "omit" };
   if (json !== undefined) {
     sent["Content-Type"] = "application/json";
     init.body = JSON.stringify(json);
   }
+  const late = new AbortController();
+  const timer = setTimeout(() => method === "GET" && late.abort(), ANSWER_MS);
+  init.signal = AbortSignal.any(signal ? [signal, late.signal] : [late.signal]);
   let response;
   try {
     response = await fetch(path, init);
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new Problem(NO_ANSWER);
+  } finally {
+    clearTimeout(timer);
   }
   if (response.ok) return response;
   const problem = await problemOf(response);
@@ -71,11 +81,27 @@ export async function renewed(used, problem) {
 
 /** The JSON of an answer. @param {string} path @param {Parameters<typeof answer>[1]} [options] @returns {Promise<any>} */
 export async function read(path, options) {
-  const response = await answer(path, options);
+  return jsonOf(await answer(path, options));
+}
+
+/** The JSON of an answer that may break off. @param {Response} response @returns {Promise<any>} */
+export async function jsonOf(response) {
   try {
     return await response.json();
   } catch {
     throw new Problem(NO_ANSWER);
+  }
+}
+
+/** The JSON of an answer, asked for until it comes. Throws what does not pass. @param {string} path @param {AbortSignal} [signal] */
+export async function readAtLast(path, signal) {
+  for (let tries = 0;; tries++) {
+    try {
+      return await read(path, { signal });
+    } catch (error) {
+      if (signal?.aborted || !mayPass(error)) throw error;
+      await pause(patience(error, tries), signal);
+    }
   }
 }
 
@@ -102,8 +128,15 @@ export function patience(error, tries) {
   return 1000 * Math.max(asked, Math.min(2 ** tries, 15));
 }
 
-/** A sentence for any error. @param {unknown} error */
-export const sentence = (error) => error instanceof Problem ? error.message : NO_ANSWER;
+/** Whether it is trouble that time may end. @param {unknown} error */
+export const mayPass = (error) => error instanceof Problem && error.passing;
+
+/** A sentence for any error; one of the page's own is also reported as what it is. @param {unknown} error */
+export function sentence(error) {
+  if (error instanceof Problem) return error.message;
+  reportError(error);
+  return BROKEN;
+}
 
 /** @param {number} ms @param {AbortSignal} [signal] @returns {Promise<void>} */
 export function pause(ms, signal) {

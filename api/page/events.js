@@ -1,6 +1,6 @@
 /** Following an analysis: by its event stream, or by asking again where a stream does not get through. */
 
-import { answer, patience, pause, Problem, read } from "./api.js";
+import { answer, jsonOf, mayPass, patience, pause, Problem, read } from "./api.js";
 import { hasEnded } from "./types.js";
 
 /** A stream says something at once, and every 15 s at least; one that is silent for longer does not get through. */
@@ -16,7 +16,7 @@ const AGAIN = 30;
  * @param {string} id
  * @param {{ news: (analysis: import("./types.js").Analysis) => void,
  *   trouble: (error: unknown) => void, signal: AbortSignal }} ears `trouble` is told null when it is over
- * @returns {Promise<void>} when it has ended, was given up (the signal), or cannot be had (throws Problem)
+ * @returns {Promise<void>} when it has ended or was given up (the signal); throws what will not pass, and what `news` throws
  */
 export async function follow(id, { news, trouble, signal }) {
   const self = `/v1/analyses/${id}`;
@@ -41,7 +41,7 @@ export async function follow(id, { news, trouble, signal }) {
       seen.fruitless = brought || seen.fruitless > AGAIN ? 0 : seen.fruitless + 1;
     } catch (error) {
       if (signal.aborted) return;
-      if (error instanceof Problem && !error.passing) throw error;
+      if (!mayPass(error)) throw error;
       seen.fruitless++;
       trouble(error);
       await pause(patience(error, seen.tries++), signal);
@@ -52,7 +52,7 @@ export async function follow(id, { news, trouble, signal }) {
 /** @param {string} self @param {(analysis: any, event: string) => void} take @param {AbortSignal} signal */
 async function poll(self, take, signal) {
   const response = await answer(self, { signal });
-  take(await response.json(), "read");
+  take(await jsonOf(response), "read");
   await pause(1000 * (Number(response.headers.get("Retry-After")) || 1), signal);
 }
 

@@ -7,6 +7,8 @@ import { BRANCH_NAMES, BRANCHES } from "./types.js";
 /** @typedef {import("./types.js").Exhibit} Exhibit */
 /** @typedef {import("./types.js").Detector} Detector */
 /** @typedef {import("./types.js").Look} Look */
+/** @typedef {import("./types.js").Series} Series */
+/** @typedef {import("./types.js").Window} Window */
 /** @typedef {(time_s: number) => void} Seek */
 
 /** @type {Record<string, string>} */
@@ -46,15 +48,19 @@ export function showEvidence(into, analysis, series, seek) {
  */
 function part(branch, detector, series, seek) {
   const pictures = detector.evidence.filter((e) => e.kind !== "series");
-  const curves = series.get(detector.name)?.curves ?? [];
-  const looks = series.get(detector.name)?.looks ?? [];
-  if (!pictures.length && !curves.length) return null;
+  const found = { ...detector, looks: [], curves: [], ...series.get(detector.name) };
+  if (!pictures.length && !found.curves.length) return null;
   const moments = grouped(pictures);
   return h(
     "section",
     { class: "exhibits" },
     h("h3", {}, `${BRANCH_NAMES[branch]} · `, h("code", {}, detector.name)),
-    h("div", { class: "moments" }, moments.map((group) => moment(group, detector, looks, seek)), curves.map(curve)),
+    h(
+      "div",
+      { class: "moments" },
+      moments.map((group) => moment(group, detector, found, seek)),
+      found.curves.map(curve),
+    ),
   );
 }
 
@@ -69,15 +75,15 @@ function grouped(pictures) {
   return [...groups.values()];
 }
 
-/** @param {Exhibit[]} group @param {Detector} detector @param {Look[]} looks @param {Seek} seek */
-function moment(group, detector, looks, seek) {
+/** @param {Exhibit[]} group @param {Detector} detector @param {Series} found @param {Seek} seek */
+function moment(group, detector, { windows, looks }, seek) {
   const [{ time_s, end_s }] = group;
   const when = time_s === null ? "" : end_s === null ? clock(time_s) : span(time_s, end_s);
   const score = scoreOf(group, looks);
   return h(
     "figure",
     { class: `moment ${group[0].kind}` },
-    h("div", { class: "pictures" }, group.map((picture) => shown(picture, when, detector))),
+    h("div", { class: "pictures" }, group.map((picture) => shown(picture, when, detector, windows))),
     h(
       "figcaption",
       {},
@@ -104,8 +110,8 @@ export function scoreOf(group, looks) {
   return found.length ? Math.max(...found.map((look) => look.score)) : null;
 }
 
-/** @param {Exhibit} picture @param {string} when @param {Detector} detector */
-function shown(picture, when, detector) {
+/** @param {Exhibit} picture @param {string} when @param {Detector} detector @param {Window[]} windows */
+function shown(picture, when, detector, windows) {
   const missing = () =>
     frame.replaceChildren(
       h("p", { class: "quiet" }, "This picture is no longer kept, or its link expired. Reload the page for a new one."),
@@ -121,13 +127,13 @@ function shown(picture, when, detector) {
       alt: `${KINDS[picture.kind] ?? picture.kind}, ${when}, by ${detector.name}`,
       onerror: missing,
     }),
-    picture.kind === "spectrogram" ? marked(picture, detector) : null,
+    picture.kind === "spectrogram" ? marked(picture, windows) : null,
   );
   return frame;
 }
 
-/** The suspicious windows over a spectrogram. @param {Exhibit} picture @param {Detector} detector */
-function marked({ time_s: from, end_s: to }, { windows }) {
+/** The suspicious windows over a spectrogram. @param {Exhibit} picture @param {Window[]} windows */
+function marked({ time_s: from, end_s: to }, windows) {
   if (from === null || to === null || to <= from) return null;
   const inside = windows.filter((w) => w.score >= 0.5 && w.end_s > from && w.start_s < to);
   const x = (/** @type {number} */ time_s) => 100 * Math.min(Math.max((time_s - from) / (to - from), 0), 1);

@@ -3,7 +3,7 @@
 import { byId, h, put } from "./dom.js";
 import { settings } from "./settings.js";
 
-/** @typedef {{ key: string, does: string, run: () => void }} Command */
+/** @typedef {{ key: string, does: string, run: () => void, repeats?: boolean }} Command does it again while the key is held */
 
 /** @type {Command[]} */
 const commands = [];
@@ -21,7 +21,7 @@ export function listenToKeys() {
     if (busy || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     if (!settings.keys || document.querySelector("dialog[open]")) return;
     const command = commands.find((each) => each.key === event.key);
-    if (!command) return;
+    if (!command || (event.repeat && !command.repeats)) return;
     event.preventDefault();
     command.run();
   });

@@ -36,18 +36,20 @@ function route() {
   scrollTo(0, 0);
 }
 
+/** What stands after the # is the route, so a link within the page may not put itself there. @param {Event} event */
+function skip(event) {
+  event.preventDefault();
+  byId("main").focus();
+}
+
 /** What is installed decides what can be promised; the page works without knowing. */
 async function learn() {
-  try {
-    detectors = await installed();
-    offer(detectors);
-    if (desk) {
-      desk.installed = detectors;
-      if (desk.analysis) desk.show(desk.analysis);
-    }
-  } catch {
-    // lanes and policies appear as analyses tell of them
-  }
+  detectors = await installed().catch(() => null);
+  if (!detectors) return;
+  offer(detectors);
+  if (!desk) return;
+  desk.installed = detectors;
+  if (desk.analysis) desk.show(desk.analysis);
 }
 
 function bindKeys() {
@@ -55,8 +57,8 @@ function bindKeys() {
     location.hash = hash;
   };
   bind(
-    { key: "n", does: "Next analysis in the queue", run: () => step(1) },
-    { key: "p", does: "Previous analysis in the queue", run: () => step(-1) },
+    { key: "n", does: "Next analysis in the queue", run: () => step(1), repeats: true },
+    { key: "p", does: "Previous analysis in the queue", run: () => step(-1), repeats: true },
     { key: "c", does: "Mark the verdict right", run: () => desk?.review?.right() },
     { key: "w", does: "Mark the verdict wrong", run: () => desk?.review?.wrong() },
     { key: "k", does: "Play or pause", run: () => desk?.stage?.playhead.toggle() },
@@ -75,6 +77,7 @@ function bindKeys() {
 applySettings();
 showAccess();
 bindKeys();
+byId("skip").addEventListener("click", skip);
 byId("open-settings").addEventListener("click", openSettings);
 byId("open-help").addEventListener("click", openHelp);
 byId("pick").addEventListener("click", pickFiles);
@@ -82,7 +85,9 @@ byId("send").addEventListener("click", pickFiles);
 startSubmitting((id, alone) => {
   refresh();
   say("Accepted.");
-  if (alone) location.hash = `#/analyses/${id}`;
+  const free = alone && !desk;
+  if (free) location.hash = `#/analyses/${id}`;
+  return free;
 });
 startQueue();
 addEventListener("hashchange", route);

@@ -1,6 +1,6 @@
 /** The list of recent analyses: filtered, page by page, walked through with the keyboard. */
 
-import { patience, pause, Problem, read, sentence } from "./api.js";
+import { mayPass, patience, pause, read, sentence } from "./api.js";
 import { byId, h, icon, put } from "./dom.js";
 import { ago, clock, percent, plain } from "./format.js";
 import { hasEnded } from "./types.js";
@@ -28,6 +28,12 @@ const filters = { show: "", tag: "", batch: "" };
 
 /** The last analysis that the page was read again for. */
 let sought = "";
+/** Where on the page the open entry was seen last; -1 if it was not. What followed it moves up to there when it leaves. */
+let place = -1;
+/** Which way a walk goes on once the page that it came to is read. @type {1 | -1 | 0} */
+let onward = 0;
+/** What each part of the list was last drawn from. @type {Map<Element, string>} */
+const drawn = new Map();
 let reading = new AbortController();
 
 export function startQueue() {
@@ -51,7 +57,13 @@ export function filter(name, value) {
   filters[name] = value;
   /** @type {HTMLInputElement} */ (byId(`filter-${name}`)).value = value;
   cursors = [null];
+  leave();
   refresh();
+}
+
+/** Nothing of the page that was shown until now says where to go from here. */
+function leave() {
+  [next, place, onward] = [null, -1, 0];
 }
 
 /** Read the page again, and then now and again for as long as it is the one that is shown. */
@@ -71,6 +83,7 @@ async function keepReading(signal) {
       [page, next, tries] = [found.analyses, found.next, 0];
       render();
       byId("queue-said").textContent = "";
+      goOn();
     } catch (error) {
       if (signal.aborted) return;
       put(
@@ -78,7 +91,7 @@ async function keepReading(signal) {
         sentence(error),
         h("button", { type: "button", class: "plain", onclick: refresh }, "Try now"),
       );
-      if (error instanceof Problem && !error.passing) return;
+      if (!mayPass(error)) return;
       await pause(patience(error, tries++), signal);
       continue;
     }
@@ -105,13 +118,15 @@ function asFilter(show) {
   return [["fake", "real", "inconclusive"].includes(show) ? "label" : "state", show];
 }
 
-/** @param {1 | -1} by */
+/** To the next page, or the one before. Whether there is one. @param {1 | -1} by */
 function turn(by) {
   if (by > 0 && next) cursors.push(next);
   else if (by < 0 && cursors.length > 1) cursors.pop();
-  else return;
+  else return false;
+  leave();
   refresh();
   byId("queue").scrollTop = 0;
+  return true;
 }
 
 /** @param {AbortSignal} signal */
@@ -123,19 +138,37 @@ async function showBatch(signal) {
   const batch = await read(`/v1/batches/${filters.batch}?limit=1`, { signal });
   const labels = Object.entries(batch.labels).map(([label, count]) => `${count} ${label}`);
   const said = [`${batch.ended} of ${batch.accepted} ended`, ...labels, batch.refused && `${batch.refused} refused`];
-  put(
-    box,
+  renew(box, batch, () => [
     h("strong", {}, "Batch ", batch.tag ? plain(batch.tag) : batch.id.slice(0, 8)),
     h("progress", { max: batch.accepted || 1, value: batch.ended, "aria-label": "Progress of the batch" }),
     h("span", { class: "quiet" }, said.filter(Boolean).join(" · ")),
-    h("button", { type: "button", class: "plain", onclick: () => filter("batch", "") }, "Leave the batch"),
-  );
+    h(
+      "button",
+      { type: "button", class: "plain", "data-holds": "leave", onclick: () => filter("batch", "") },
+      "Leave the batch",
+    ),
+  ]);
+}
+
+/**
+ * Draw a part only when what it shows has changed, and leave the focus where it was.
+ *
+ * @param {Element} part
+ * @param {unknown} of
+ * @param {() => Element[]} draw what can have the focus is told apart by `data-holds`
+ */
+function renew(part, of, draw) {
+  const now = JSON.stringify(of);
+  if (drawn.get(part) === now) return;
+  drawn.set(part, now);
+  const held = part.contains(document.activeElement) && document.activeElement?.getAttribute("data-holds");
+  put(part, draw());
+  if (held) /** @type {HTMLElement | null} */ (part.querySelector(`[data-holds="${held}"]`))?.focus();
 }
 
 function render() {
-  const focused = document.activeElement?.closest("#queue a")?.getAttribute("href");
-  put(byId("queue"), page.map(row));
-  if (focused) /** @type {HTMLElement | null} */ (document.querySelector(`#queue a[href="${focused}"]`))?.focus();
+  locate();
+  renew(byId("queue"), [page, filters.batch, page.map((each) => ago(each.created_at))], () => page.map(row));
   byId("queue-empty").hidden = page.length > 0;
   /** @type {HTMLButtonElement} */ (byId("newer")).disabled = cursors.length === 1;
   /** @type {HTMLButtonElement} */ (byId("older")).disabled = !next;
@@ -161,6 +194,7 @@ function row(summary) {
       "a",
       {
         href: `#/analyses/${id}`,
+        "data-holds": id,
         class: `entry ${word}`,
         "aria-current": id === open && "true",
         title: error?.message,
@@ -171,7 +205,11 @@ function row(summary) {
       h("span", { class: "quiet details" }, details.filter(Boolean).join(" · ")),
     ),
     batch && batch !== filters.batch
-      ? h("button", { type: "button", class: "plain", onclick: () => filter("batch", batch) }, "Its batch")
+      ? h(
+        "button",
+        { type: "button", class: "plain", "data-holds": `batch-${id}`, onclick: () => filter("batch", batch) },
+        "Its batch",
+      )
       : null,
   );
 }
@@ -179,6 +217,8 @@ function row(summary) {
 /** Mark the entry that is open. @param {string | null} id */
 export function mark(id) {
   open = id;
+  [place, onward] = [-1, 0];
+  locate();
   for (const link of document.querySelectorAll("#queue a")) {
     const here = link.getAttribute("href") === `#/analyses/${id}`;
     if (here) link.setAttribute("aria-current", "true");
@@ -207,10 +247,29 @@ function seek(id) {
   refresh();
 }
 
-/** Open the entry after the one that is open, or before it; the first one if none is. @param {1 | -1} by */
-export function step(by) {
+/** Remember where on the page the open entry is, if it is on it. */
+function locate() {
   const at = page.findIndex((each) => each.id === open);
-  const target = at < 0 ? page[0] : page[at + by];
-  if (target) location.hash = `#/analyses/${target.id}`;
-  else if (at >= 0) turn(by);
+  if (at >= 0) place = at;
 }
+
+/** Open the entry after the one that is open, or before it, on the next page if need be; the first one if none is. @param {1 | -1} by */
+export function step(by) {
+  if (onward) return;
+  const gone = page[place]?.id !== open;
+  const target = place < 0 ? page[0] : page[gone && by > 0 ? place : place + by];
+  if (target) show(target);
+  else if (place >= 0 && turn(by)) onward = by;
+}
+
+/** Open the entry that a walk over the edge of a page came to. */
+function goOn() {
+  const target = onward && page[onward > 0 ? 0 : page.length - 1];
+  onward = 0;
+  if (target) show(target);
+}
+
+/** @param {Summary} summary */
+const show = ({ id }) => {
+  location.hash = `#/analyses/${id}`;
+};

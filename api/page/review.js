@@ -1,6 +1,6 @@
 /** A person's word on a verdict: right, or wrong and how. It changes no verdict; operators learn from it. */
 
-import { read, sentence } from "./api.js";
+import { onceOnly, read, sentence } from "./api.js";
 import { byId, h, put } from "./dom.js";
 import { moment, plain } from "./format.js";
 
@@ -22,6 +22,8 @@ export class Review {
     this.into = into;
     /** @type {Feedback[]} */
     this.given = [];
+    /** The last word and its headers: said again, after a failure or by a double click, it is kept once. */
+    this.last = { word: "", headers: onceOnly() };
     this.said = h("p", { role: "status", class: "quiet" });
     this.show();
     this.load();
@@ -75,19 +77,23 @@ export class Review {
         text,
       )
     );
+    const fault = h("p", { class: "fault", role: "alert" });
     const form = h(
       "form",
       {
-        method: "dialog",
-        onsubmit: () => {
+        onsubmit: async (/** @type {Event} */ event) => {
+          event.preventDefault();
           const [is, category] = String(new FormData(form).get("is") ?? "unknown other").split(" ");
-          this.save({ label: is, category, comment: comment.value.trim() || null });
+          const saved = await this.save({ label: is, category, comment: comment.value.trim() || null });
+          if (saved && form.isConnected) dialog.close();
+          else put(fault, this.said.textContent);
         },
       },
       h("h2", { id: "review-title" }, label === "inconclusive" ? "What is the clip?" : "What is wrong?"),
       h("fieldset", {}, h("legend", { class: "quiet" }, "As far as you know"), choices),
       h("label", { for: "comment" }, "Comment"),
       comment,
+      fault,
       h(
         "div",
         { class: "row end" },
@@ -100,16 +106,22 @@ export class Review {
     /** @type {HTMLElement | null} */ (form.querySelector("input:checked"))?.focus();
   }
 
-  /** @param {{ label: string, category: string, comment: string | null }} said */
+  /** Whether it was kept. @param {{ label: string, category: string, comment: string | null }} said */
   async save(said) {
     this.said.textContent = "Saving…";
+    const word = JSON.stringify(said);
+    if (word !== this.last.word) this.last = { word, headers: onceOnly() };
     try {
-      this.given.push(await read(this.path, { method: "POST", json: said }));
+      /** @type {Feedback} */
+      const kept = await read(this.path, { method: "POST", json: said, headers: this.last.headers });
+      this.given = [...this.given.filter((each) => each.id !== kept.id), kept];
       this.show();
       this.said.textContent = `Saved: ${CATEGORIES[said.category]}.`;
       dispatchEvent(new CustomEvent("reviewed", { detail: { id: this.analysis.id, category: said.category } }));
+      return true;
     } catch (error) {
       this.said.textContent = sentence(error);
+      return false;
     }
   }
 }

@@ -1,6 +1,6 @@
 /** Sending clips: dropped, picked or named by address; each with its progress, and why it was refused. */
 
-import { credentials, NO_ANSWER, onceOnly, Problem, problem, read, renewed, sentence } from "./api.js";
+import { credentials, NO_ANSWER, onceOnly, Problem, problem, read, readAtLast, renewed, sentence } from "./api.js";
 import { key } from "./access.js";
 import { byId, h, put } from "./dom.js";
 import { about, bytes, percent, plain } from "./format.js";
@@ -20,10 +20,10 @@ const AT_ONCE = 2;
 const waiting = [];
 let running = 0;
 
-/** @type {(id: string, alone: boolean) => void} */
-let taken = () => {};
+/** @type {(id: string, alone: boolean) => boolean} */
+let taken = () => false;
 
-/** @param {(id: string, alone: boolean) => void} onTaken told of every clip that was accepted */
+/** @param {typeof taken} onTaken told of every clip that was accepted, and says whether it is shown now */
 export function startSubmitting(onTaken) {
   taken = onTaken;
   const picker = /** @type {HTMLInputElement} */ (byId("files"));
@@ -147,8 +147,7 @@ async function run(sending) {
     }, stop.signal);
     const link = h("a", { href: `#/analyses/${analysis.id}` }, "accepted");
     put(line, title, link, button("Dismiss", () => line.remove()));
-    if (alone) line.remove();
-    taken(analysis.id, alone);
+    if (taken(analysis.id, alone)) line.remove();
   } catch (error) {
     if (stop.signal.aborted) return line.remove();
     const fault = h("span", { class: "fault", role: "alert" }, sentence(error));
@@ -199,4 +198,4 @@ function sent(file, { chosen, once, progress, signal }) {
 }
 
 /** What the gateway would examine a clip with. @returns {Promise<import("./types.js").Detectors>} */
-export const installed = () => read("/v1/detectors");
+export const installed = () => readAtLast("/v1/detectors");

@@ -93,6 +93,7 @@
  * @property {string | null} tag
  * @property {Record<string, unknown>} metadata
  * @property {string} pipeline
+ * @property {string[] | null} detectors
  * @property {Input} input
  * @property {Partial<Record<Branch, BranchView>>} branches
  * @property {Verdict | null} verdict
@@ -127,7 +128,7 @@
  * @property {number} ended
  * @property {Partial<Record<Label, number>>} labels
  *
- * @typedef {{ label: string, category: string, comment: string | null, created_at: string }} Feedback
+ * @typedef {{ id: string, label: string, category: string, comment: string | null, created_at: string }} Feedback
  */
 
 /** @type {Branch[]} */

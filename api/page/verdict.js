@@ -18,6 +18,8 @@ const MEANINGS = {
     "The evidence is too thin to say either. This is not a finding that the clip is real; look at it yourself.",
 };
 
+const PRIOR = "Half of those were fake; where fakes are rarer, more of the alarms are false.";
+
 /** @param {Element} into @param {Verdict} verdict @param {(time_s: number) => void} seek */
 export function showVerdict(into, verdict, seek) {
   put(
@@ -54,7 +56,7 @@ function scale({ thresholds, policy }, probability) {
       "p",
       { class: "probability" },
       h("strong", {}, percent(probability)),
-      " calibrated probability of manipulation",
+      " probability of manipulation",
     ),
     h(
       "div",
@@ -83,8 +85,10 @@ function trust(verdict) {
   const { error_rates: rates, probability, coverage, degraded, out_of_domain: strange } = verdict;
   const lines = [
     probability !== null &&
-    `Calibrated: of the development clips that got this number, about ${percent(probability)} were manipulated. ` +
-      "Half of all of them were; where fakes are rarer, more of the alarms are false.",
+    `Of 100 clips with this number, about ${
+        Math.round(100 * probability)
+      } are fake, as far as they are like the clips ` +
+      `that the fusion was fitted on.${rates ? ` ${PRIOR}` : ""}`,
     rates?.text,
     rates && `Counted over ${rates.real_groups} groups of related real clips and ${rates.fake_groups} of fake ones.`,
     strange && "This clip is unlike those that the fusion was fitted on: trust the number less.",

@@ -32,12 +32,13 @@ function step(analysis) {
  */
 export function showProgress(into, analysis, installed) {
   const moving = !hasEnded(analysis.state);
+  const chosen = chosenFor(analysis, installed);
   put(
     into,
     h("h2", {}, moving ? "Examining" : "How it was examined"),
     moving && steps(analysis),
     moving && outlook(analysis),
-    BRANCHES.map((branch) => lane(branch, analysis, installed)),
+    BRANCHES.map((branch) => lane(branch, analysis, chosen)),
   );
 }
 
@@ -75,14 +76,25 @@ function outlook({ queue_position: place, eta_s: left, follows }) {
 }
 
 /**
- * @param {Branch} branch
+ * The detectors that an analysis is examined with; null where that is not known, for others are installed by now.
+ *
  * @param {Analysis} analysis
  * @param {import("./types.js").Detectors | null} installed
  */
-function lane(branch, analysis, installed) {
+function chosenFor({ pipeline, detectors }, installed) {
+  if (installed?.pipeline !== pipeline) return null;
+  return installed.detectors.filter((d) => d.state === "ready" && (detectors?.includes(d.name) ?? true));
+}
+
+/**
+ * @param {Branch} branch
+ * @param {Analysis} analysis
+ * @param {import("./types.js").Installed[] | null} chosen
+ */
+function lane(branch, analysis, chosen) {
   const view = analysis.branches[branch];
-  const ready = (installed?.detectors ?? []).filter((d) => d.branch === branch && d.state === "ready");
-  if (!view && (hasEnded(analysis.state) || (installed && !ready.length))) return null;
+  const ready = (chosen ?? []).filter((d) => d.branch === branch);
+  if (!view && (hasEnded(analysis.state) || (chosen && !ready.length))) return null;
   const status = view?.status ?? "planned";
   const settled = view && !["open", "leased"].includes(view.status);
   const shape = /** @type {"ok" | "skipped" | "failed" | "open" | "leased"} */ (status === "planned" ? "open" : status);

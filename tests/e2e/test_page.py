@@ -14,6 +14,7 @@ from tests.e2e.conftest import System
 VERDICT_MS = 90_000
 LABELS = {"fake": "Judged fake", "real": "Judged real", "inconclusive": "Inconclusive"}
 LEASED = "SELECT 1 FROM stages WHERE analysis_id = :id AND stage = :stage AND status = 'leased'"
+TAKEN_AGAIN = "SELECT 1 FROM stages WHERE analysis_id = :id AND stage = :stage AND attempts > 1"
 
 
 @pytest.fixture
@@ -50,10 +51,11 @@ def test_a_clip_goes_from_the_drop_to_a_verdict_with_its_evidence_and_its_report
 def test_an_analysis_is_followed_through_a_reload_and_the_death_of_its_worker(
     page: Page, system: System, talking_head: Path
 ) -> None:
+    page.set_input_files("#files", {"name": "again.mp4", "mimeType": "video/mp4", "buffer": other(talking_head)})
+    analysis_id = opened(page)
+    system.until(LEASED, id=analysis_id, stage="visual")
     with suppress(ProcessLookupError), system.frozen("visual"):
-        page.set_input_files("#files", {"name": "again.mp4", "mimeType": "video/mp4", "buffer": other(talking_head)})
-        analysis_id = opened(page)
-        expect(page.locator(".steps [aria-current=step]")).to_have_text("Running models", timeout=VERDICT_MS)
+        assert system.rows(LEASED, id=analysis_id, stage="visual"), "the worker is stopped while it holds the stage"
         page.reload()
         expect(page.locator("#analysis h1")).to_have_text("again.mp4")
         expect(page.locator(".steps [aria-current=step]")).to_have_text("Running models")
@@ -61,6 +63,7 @@ def test_an_analysis_is_followed_through_a_reload_and_the_death_of_its_worker(
     expect(page.locator(".verdict")).to_be_visible(timeout=VERDICT_MS)
     expect(page.get_by_role("region", name="Faces and frames")).to_contain_text("done")
     assert system.wait(analysis_id)["branches"]["visual"]["status"] == "ok"
+    assert system.rows(TAKEN_AGAIN, id=analysis_id, stage="visual")
 
 
 def test_a_file_that_is_no_clip_is_refused_with_the_reason(page: Page) -> None:

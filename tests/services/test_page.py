@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,9 @@ from clipwarden.shared.blobs import BlobStore
 from clipwarden.shared.codes import SENTENCES, RejectCode
 from clipwarden.shared.contracts import Label, MediaKind, Stage
 from clipwarden.shared.store import Store
-from tests.analyses import claim
-from tests.desk import at, clip_of, decided, examined, shows, until, visiting
+from tests.analyses import assess, claim, ingest
+from tests.desk import at, clip_of, decided, examined, judged, shows, until, visiting
+from tests.reports import RATES
 
 Send = Callable[..., UUID]
 MARKUP = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
@@ -112,19 +114,76 @@ def test_a_label_is_told_by_words_and_shape_and_inconclusive_is_not_real(
         expect(verdict).to_contain_text("not a finding that the clip is real")
 
 
+def test_how_often_a_number_is_wrong_is_claimed_only_where_it_was_counted(
+    browser: Browser, gateway_url: str, store: Store, blobs: BlobStore, send: Send
+) -> None:
+    counted, uncounted = send("counted.webm"), send("uncounted.webm")
+    for analysis_id, rates in ((counted, RATES), (uncounted, None)):
+        ingest(store, analysis_id)
+        assess(store, blobs, analysis_id)
+        verdict = judged().model_copy(update={"error_rates": rates})
+        assert store.fuse(analysis_id, lambda *_, verdict=verdict: verdict)
+    with visiting(browser, gateway_url, at(uncounted)) as page:
+        trust = page.locator(".trust")
+        expect(trust).to_contain_text("Of 100 clips with this number, about 73 are fake")
+        expect(trust).not_to_contain_text("Half of those")
+        page.goto(gateway_url + at(counted))
+        expect(trust).to_contain_text("Half of those were fake")
+        expect(trust).to_contain_text(RATES.text)
+
+
+def test_the_skip_link_leads_to_the_analysis_that_is_open(browser: Browser, gateway_url: str, shown: UUID) -> None:
+    with visiting(browser, gateway_url, at(shown)) as page:
+        expect(page.locator(".verdict h2")).to_be_visible()
+        page.get_by_role("link", name="Skip to the analysis").press("Enter")
+        expect(page.locator("#main")).to_be_focused()
+        expect(page.locator(".verdict h2")).to_have_text("Judged fake")
+        assert page.url == gateway_url + at(shown)
+
+
 def test_the_evidence_is_shown_and_leads_to_its_moment(browser: Browser, gateway_url: str, shown: UUID) -> None:
     with visiting(browser, gateway_url, at(shown)) as page:
         evidence = page.locator(".evidence")
         expect(evidence.locator("img")).to_have_count(3)
         until(page, "[...document.querySelectorAll('.evidence img')].every((i) => i.naturalWidth > 0)")
         expect(evidence.locator(".curve svg")).to_have_attribute("aria-label", re.compile(r"highest at 0\.20 s"))
-        expect(evidence.locator(".marks")).to_have_attribute("aria-label", re.compile(r"\d windows"))
+        expect(evidence.locator(".marks")).to_have_attribute("aria-label", re.compile("^5 windows"))
+        expect(evidence.locator(".marks rect")).to_have_count(5)
         slider = page.get_by_role("slider")
         evidence.get_by_role("button", name="Go to 0:00.6").click()
         expect(slider).to_have_attribute("aria-valuenow", "0.6")
         page.locator(".ranges button").nth(1).click()
         expect(slider).to_have_attribute("aria-valuenow", "1.2")
         expect(slider).to_have_attribute("aria-valuetext", re.compile("in the suspicious stretch 0:01.2 to 0:01.4"))
+
+
+def test_a_spectrogram_is_marked_where_any_window_is_suspicious(
+    browser: Browser, gateway_url: str, store: Store, blobs: BlobStore, send: Send
+) -> None:
+    analysis_id = send("long.mkv", bytes(1000))
+    examined(store, blobs, analysis_id, clip_of(40.0), windows=40)
+    suspicious = sum(math.sin(k) >= 0 for k in range(40))
+    with visiting(browser, gateway_url, at(analysis_id)) as page:
+        expect(page.locator(".evidence .marks rect")).to_have_count(suspicious)
+
+
+def test_the_timeline_draws_scores_and_stretches_and_goes_where_it_is_pressed(
+    browser: Browser, gateway_url: str, shown: UUID
+) -> None:
+    colour = """([x, y]) => { const c = document.querySelector('.timeline');
+        return c.getContext('2d').getImageData(Math.round(x * c.width), y, 1, 1).data.join(); }"""
+    with visiting(browser, gateway_url, at(shown)) as page:
+        slider = page.get_by_role("slider")
+        expect(page.locator(".evidence .curve svg")).to_be_visible()
+        stretch, nothing = page.evaluate(colour, [0.25, 8]), page.evaluate(colour, [0.5, 8])
+        assert (stretch == nothing, nothing) == (False, "0,0,0,0")
+        high, low = page.evaluate(colour, [0.2, 50]), page.evaluate(colour, [0.7, 50])
+        assert high == stretch, "a score over one half has the colour of a fake"
+        assert low not in {high, nothing}, "a row has a ground"
+        box = slider.bounding_box()
+        assert box
+        slider.click(position={"x": box["width"] * 0.75, "y": box["height"] / 2})
+        expect(slider).to_have_attribute("aria-valuenow", "1.5")
 
 
 def test_the_clip_plays_blurred_and_mute_with_faces_drawn_over_it(

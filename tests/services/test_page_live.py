@@ -1,6 +1,5 @@
 """The page while things move, refuse, fail and ask for keys."""
 
-import json
 import re
 import socket
 import time
@@ -18,7 +17,7 @@ from clipwarden.shared.contracts import Stage
 from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import NewKey, Store
 from tests.analyses import claim, found
-from tests.desk import at, begun, clip_of, examined, until, visiting
+from tests.desk import at, begun, clip_of, examined, problem, until, visiting
 from tests.services.conftest import Serve
 
 Send = Callable[..., UUID]
@@ -36,10 +35,36 @@ def test_stages_and_lanes_are_those_of_the_analysis(
         expect(step).to_have_text("Running models")
         token = claim(store, analysis_id, Stage.VISUAL)
         lane = page.get_by_role("region", name="Faces and frames")
+        page.locator("summary", has_text="The file").click()
         expect(lane.get_by_role("listitem")).to_have_text(["forensic_mlprunning"])
         store.tell_branch(analysis_id, token, found(detector="frame_stats"))
         expect(lane.get_by_role("listitem")).to_have_text(["frame_stats0.751.5 s", "forensic_mlprunning"])
         expect(page.get_by_role("region", name="Speech", exact=True)).to_contain_text("waiting for a worker")
+        expect(page.locator("details[open] summary")).to_have_text(["The file"])
+
+
+def told(value: object) -> Callable[[Route], None]:
+    return lambda route: route.fulfill(json=value)
+
+
+def test_no_detector_is_awaited_that_the_analysis_was_not_asked_for_or_that_came_later(
+    browser: Browser, gateway: httpx.Client, gateway_url: str, store: Store, send: Send
+) -> None:
+    installed = gateway.get("/v1/detectors").json()
+    more = [*installed["detectors"], {**installed["detectors"][0], "name": "frame_stats"}]
+    chosen, other = send(detectors="forensic_mlp"), send(content=b"other")
+    for analysis_id in (chosen, other):
+        begun(store, analysis_id, clip_of(4.0))
+    awaited = {chosen: ["forensic_mlpto come"], other: ["forensic_mlpto come", "frame_statsto come"]}
+    with visiting(browser, gateway_url) as page:
+        lane = page.get_by_role("region", name="Faces and frames")
+        for pipeline in (installed["pipeline"], "a later one"):
+            page.route("**/v1/detectors", told({**installed, "detectors": more, "pipeline": pipeline}))
+            page.reload()
+            for analysis_id, names in awaited.items():
+                page.goto(gateway_url + at(analysis_id))
+                expect(lane).to_contain_text("waiting for a worker")
+                expect(lane.get_by_role("listitem")).to_have_text(names if pipeline == installed["pipeline"] else [])
 
 
 def test_an_analysis_that_shares_a_run_says_so(browser: Browser, gateway_url: str, send: Send) -> None:
@@ -102,13 +127,6 @@ def test_an_analysis_is_followed_where_no_stream_gets_through(
         expect(page.locator(".verdict h2")).to_have_text("Judged fake")
 
 
-def problem(status: int, detail: str, retry_after: str | None = None) -> Callable[[Route], None]:
-    """What the gateway answers with, word for word in its own form."""
-    headers = {"Content-Type": "application/problem+json"} | ({"Retry-After": retry_after} if retry_after else {})
-    body = json.dumps({"detail": detail, "status": status, "code": "x"})
-    return lambda route: route.fulfill(status=status, headers=headers, body=body)
-
-
 def test_a_gateway_that_refuses_for_a_while_is_quoted_and_asked_again(
     browser: Browser, gateway_url: str, shown: UUID
 ) -> None:
@@ -152,7 +170,7 @@ def test_an_address_that_may_not_be_asked_is_refused_with_the_reason(browser: Br
     with visiting(browser, gateway_url) as page:
         page.get_by_label("Or the address of a file").fill("http://10.0.0.1/a.mp4")
         page.get_by_role("button", name="Fetch it").click()
-        expect(page.get_by_role("alert")).not_to_be_empty()
+        expect(page.get_by_role("alert")).to_contain_text("10.0.0.1 is not a public address")
 
 
 def test_several_files_are_sent_in_turn_with_their_tag(
@@ -168,6 +186,34 @@ def test_several_files_are_sent_in_turn_with_their_tag(
         expect(page.locator("#sending a")).to_have_count(5)
         expect(page.locator("#queue a")).to_have_count(5)
     assert {a["tag"] for a in gateway.get("/v1/analyses").json()["analyses"]} == {"monday"}
+
+
+def test_an_upload_shows_how_far_it_is_and_can_be_stopped(
+    browser: Browser, gateway: httpx.Client, gateway_url: str, playable: Path
+) -> None:
+    file = {"name": "slow.webm", "mimeType": "video/webm", "buffer": playable.read_bytes().ljust(900_000, b"\0")}
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 100_000}
+    with visiting(browser, gateway_url) as page:
+        page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", slow)
+        page.set_input_files("#files", file)
+        bar = "document.querySelector('#sending progress')"
+        until(page, f"{bar}?.value > 0 && {bar}.value < 1")
+        page.get_by_role("button", name="Stop").click()
+        expect(page.locator("#sending li")).to_have_count(0)
+    assert gateway.get("/v1/analyses").json()["analyses"] == []
+
+
+def test_an_upload_that_is_through_does_not_take_the_screen_from_a_review(
+    browser: Browser, gateway_url: str, shown: UUID, playable: Path
+) -> None:
+    file = {"name": "later.webm", "mimeType": "video/webm", "buffer": playable.read_bytes() + b"more"}
+    with visiting(browser, gateway_url, at(shown)) as page:
+        page.set_input_files("#files", file)
+        accepted = page.locator("#sending a", has_text="accepted")
+        expect(accepted).to_be_visible()
+        expect(page.locator("#analysis h1")).to_have_text("holiday.webm")
+        accepted.click()
+        expect(page.locator("#analysis h1")).to_have_text("later.webm")
 
 
 def test_a_clip_may_be_dropped_anywhere(browser: Browser, gateway_url: str) -> None:

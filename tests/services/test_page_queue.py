@@ -10,10 +10,12 @@ from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import create_engine, text
 
 from clipwarden.shared.blobs import BlobStore
-from clipwarden.shared.contracts import Label
+from clipwarden.shared.codes import RejectCode
+from clipwarden.shared.contracts import Label, Stage
 from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import Store
-from tests.desk import at, clip_of, decided, examined, shows, until, visiting
+from tests.analyses import claim
+from tests.desk import at, begun, clip_of, decided, examined, shows, until, visiting
 from tests.services.conftest import PIPELINE
 
 Send = Callable[..., UUID]
@@ -139,9 +141,14 @@ def test_an_analysis_is_deleted_after_a_question_and_nothing_of_it_stays(
 ) -> None:
     with visiting(browser, gateway_url, at(shown)) as page:
         expect(page.locator(".verdict")).to_be_visible()
+        until(page, "document.querySelector('video')?.readyState >= 2")
+        page.evaluate("() => { document.querySelector('video').loop = true; }")
+        page.keyboard.press("k")
+        until(page, "!document.querySelector('video').paused")
         page.get_by_role("button", name="Delete").click()
         page.get_by_role("dialog").get_by_role("button", name="Delete").click()
         shows(page, "The analysis was deleted")
+        assert page.evaluate("document.querySelector('video').paused")
         expect(page.locator(".card:visible")).to_have_count(1)
     assert gateway.get(f"/v1/analyses/{shown}").json()["state"] == "deleted"
 
@@ -161,6 +168,28 @@ def test_the_page_fits_and_nothing_serious_is_found_by_axe(browser: Browser, gat
             assert page.evaluate(WIDEST) <= width
             card = page.evaluate("getComputedStyle(document.querySelector('.card')).backgroundColor")
             assert (card == "rgb(255, 255, 255)") == (scheme == "light")
+
+
+def test_nothing_serious_is_found_by_axe_while_it_runs_when_it_is_refused_and_in_dialogs(
+    browser: Browser, gateway_url: str, store: Store, shown: UUID, send: Send
+) -> None:
+    running, refused = send("running.webm", content=b"1"), send("refused.webm", content=b"2")
+    begun(store, running, clip_of(4.0))
+    assert store.end_ingest(refused, claim(store, refused, Stage.INGEST), RejectCode.TRUNCATED, None)
+    axe = Axe()
+    with visiting(browser, gateway_url, at(running)) as page:
+        expect(page.locator(".lane.open")).to_have_count(3)
+        assert serious(axe, page) == []
+        page.goto(gateway_url + at(refused))
+        expect(page.locator(".fault-card")).to_be_visible()
+        assert serious(axe, page) == []
+        page.goto(gateway_url + at(shown))
+        expect(page.locator(".verdict")).to_be_visible()
+        for name in ("Settings", "Keys", "Wrong", "Delete"):
+            page.get_by_role("button", name=name).click()
+            expect(page.get_by_role("dialog")).to_be_visible()
+            assert serious(axe, page) == []
+            page.keyboard.press("Escape")
 
 
 def serious(axe: Axe, page: Page) -> list[tuple[str, list[str]]]:

@@ -105,3 +105,21 @@ def test_links_are_renewed_before_the_first_of_them_expires() -> None:
 
     assert computed("analysis.js", refreshed) == [0, 0, 1, 2]
     assert computed("analysis.js", "m.expiry({ self: '/a' })") is None
+
+
+def test_an_answer_that_news_have_overtaken_is_not_shown() -> None:
+    shown = """await (async () => {
+        const shown = [];
+        for (const news of [null, { state: "running", percent: 60 }]) {
+            const desk = { id: "a", trouble: { hidden: true }, closing: new AbortController(),
+                           analysis: { state: "running" }, show: ({ percent }) => shown.push(percent) };
+            globalThis.fetch = () => {
+                desk.analysis = news ?? desk.analysis;
+                return Promise.resolve(new Response('{"percent": 30}'));
+            };
+            await m.Desk.prototype.refresh.call(desk);
+        }
+        return shown;
+    })()"""
+
+    assert computed("analysis.js", shown) == [30]
