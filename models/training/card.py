@@ -157,8 +157,8 @@ both labels. A random constant on each cepstrum stands for an unknown microphone
 label smoothing, bfloat16, fixed length.""",
         protocol=_BY_SPEECH,
         failures="""- Systems and sources unlike the training ones are near chance; read the modern figures first.
-- Formant and concatenative synthesis, WORLD and Griffin-Lim copies are missed when their family is unseen: their AUC
-  is below 0.5 in the table.
+- Families with an AUC near or below 0.5 in the table, formant and concatenative synthesis first of all, are missed when
+  they are unseen.
 - Bona fide speech of a telephone band scores lower (more genuine) than that of full bandwidth, see the means above:
   the channel enters the score.
 - What noise, reverberation and repeated coding do to the score was not measured.

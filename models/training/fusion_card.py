@@ -146,10 +146,9 @@ weighted to a prior of one half, clips by 1/sqrt(n) of their generator or source
 
 ## Figures
 
-Nested over five folds of groups: of a tested clip's generator or source, and of a tested utterance's source or family
-of synthesis, neither the detectors, the coefficients, the strength nor the temperature saw anything; nor did these last
-three of a speaker in it. (Of `cqcc_cnn` the speakers are not kept apart, and the scores of clips' own sound are by the
-speech detectors as shipped, which learnt from another corpus.) Heads of one branch are measured on all clips, or all
+Nested over five folds of groups: of a tested clip's generator or source, and of a tested utterance's source, family of
+synthesis or speakers, neither the detectors, the coefficients, the strength nor the temperature saw anything. (The
+scores of clips' own sound are by the speech detectors as shipped, which learnt from another corpus.) Heads of one branch are measured on all clips, or all
 utterances, alone; those over both on the composites alone, where each real clip makes one real row. AUC counts all rows
 alike, loss and slope as in fitting. Thresholds are set so that about a tenth of the real rows is called fake, and on
 these same rows, which flatters them. What the detectors look at, and their shrinkage, was chosen on these folds too:
