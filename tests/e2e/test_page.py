@@ -14,6 +14,7 @@ from tests.e2e.conftest import System
 VERDICT_MS = 90_000
 LABELS = {"fake": "Judged fake", "real": "Judged real", "inconclusive": "Inconclusive"}
 LEASED = "SELECT 1 FROM stages WHERE analysis_id = :id AND stage = :stage AND status = 'leased'"
+SAID = "SELECT comment FROM feedback WHERE analysis_id = :id"
 TAKEN_AGAIN = "SELECT 1 FROM stages WHERE analysis_id = :id AND stage = :stage AND attempts > 1"
 
 
@@ -64,6 +65,24 @@ def test_an_analysis_is_followed_through_a_reload_and_the_death_of_its_worker(
     expect(page.get_by_role("region", name="Faces and frames")).to_contain_text("done")
     assert system.wait(analysis_id)["branches"]["visual"]["status"] == "ok"
     assert system.rows(TAKEN_AGAIN, id=analysis_id, stage="visual")
+
+
+def test_a_verdict_is_reviewed_with_the_keyboard_alone(page: Page, system: System, talking_head: Path) -> None:
+    analysis_id = system.submit(talking_head)
+    system.wait(analysis_id)
+    page.reload()
+    page.locator(f"#queue a[href$='{analysis_id}']").wait_for()
+    page.keyboard.press("n")
+    expect(page.locator(".verdict")).to_be_visible()
+    page.keyboard.press("w")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Tab")
+    page.keyboard.type("the original is known")
+    for key in ("Tab", "Tab", "Enter"):
+        page.keyboard.press(key)
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    assert opened(page) == analysis_id
+    assert [row.comment for row in system.rows(SAID, id=analysis_id)] == ["the original is known"]
 
 
 def test_a_file_that_is_no_clip_is_refused_with_the_reason(page: Page) -> None:
