@@ -148,12 +148,12 @@ weighted to a prior of one half, clips by 1/sqrt(n) of their generator or source
 
 Nested over five folds of groups: of a tested clip's generator or source, and of a tested utterance's source, family of
 synthesis or speakers, neither the detectors, the coefficients, the strength nor the temperature saw anything. (The
-scores of clips' own sound are by the speech detectors as shipped, which learnt from another corpus.) Heads of one branch are measured on all clips, or all
-utterances, alone; those over both on the composites alone, where each real clip makes one real row. AUC counts all rows
-alike, loss and slope as in fitting. Thresholds are set so that about a tenth of the real rows is called fake, and on
-these same rows, which flatters them. What the detectors look at, and their shrinkage, was chosen on these folds too:
-see their cards. The slope is that of a logistic regression of the label on the log-odds: 1 if these can be taken as
-they are.
+scores of clips' own sound are by the speech detectors as shipped, which learnt from another corpus.) Heads of one
+branch are measured on all clips, or all utterances, alone; those over both on the composites alone, where each real
+clip makes one real row. AUC counts all rows alike, loss and slope as in fitting. Thresholds are set so that about a
+tenth of the real rows is called fake, and on these same rows, which flatters them. What the detectors look at, and
+their shrinkage, was chosen on these folds too: see their cards. The slope is that of a logistic regression of the
+label on the log-odds: 1 if these can be taken as they are.
 
 | head | {headings} |
 |---|---|---|---|---|---|---|

@@ -99,10 +99,14 @@ def test_worker_without_the_weights_of_the_pipeline(drill: Drill) -> None:
 def test_two_pipelines_side_by_side(drill: Drill) -> None:
     yard = drill.yard
     weights = {f"{PREFIX}WEIGHTS": str(write_weights(yard.state / "other", other="forensic_mlp"))}
+    yard.run("pipeline", "publish", **weights)
+    newer = yard.store.current_pipeline()
+    manifest = yard.store.manifest(newer)
+    yard.run("pipeline", "publish")
     yard.order(**{f"{branch}__any": "hold" for branch in BRANCHES})
     old = drill.submit()
     drill.until_stage(old, "visual", "leased")
-    yard.run("pipeline", "publish", **weights)
+    yard.store.publish(newer, manifest)  # at once, before what is held is over its time
     try:
         new = drill.submit()
         yard.order()
