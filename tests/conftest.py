@@ -36,14 +36,6 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["XDG_CACHE_HOME"] = cache
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the processes that share the tests, one has all of a file, and all that break or use a running system."""
-    for item in items:
-        folder = item.path.parent.name
-        group = folder if folder in {"drills", "e2e"} else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(autouse=True)
 def _ordinary_priority() -> Iterator[None]:
     """The encoder of AV1 makes a process that root runs a real-time one, and two of those starve each other."""
