@@ -4,7 +4,7 @@ A fold's network over time learns from the fold's own frame network, so that nei
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from clipwarden.models.backbones.embedders import FrameEmbedder
 from clipwarden.models.checkpoint import save_from
 from clipwarden.models.training.clip_cache import ClipCache
-from clipwarden.models.training.run_folder import AS_IT_IS, RunFolder, ScoreRow, folds_digest
+from clipwarden.models.training.run_folder import AS_IT_IS, RunFolder, ScoreRow, begin_run
 from clipwarden.models.training.video_data import FOLDS, VideoClip, clip_weights, read_clips, training_clips
 from clipwarden.models.training.video_report import clip_facts, clip_metrics
 from clipwarden.models.visual.temporal_bilstm import LEAST_FRAMES, BiLstmNetwork, TemporalBiLstm
@@ -58,16 +58,7 @@ def train_bilstm(data: Path, out: Path, seed: int, jobs: int, progress: Progress
     """
     torch.set_num_threads(jobs)
     backbones = [_backbone(out, name) for name in (*(f"fold-{k}" for k in range(FOLDS)), BACKBONE)]
-    run = RunFolder(
-        out,
-        {
-            "detector": NAME,
-            "seed": seed,
-            "backbone": backbones[-1].digest,
-            "recipe": asdict(BiLstmRecipe()),
-            "folds": folds_digest(data / "video"),
-        },
-    )
+    run = begin_run(out, NAME, seed, BiLstmRecipe(), data / "video", backbone=backbones[-1].digest)
     clips = read_clips(data)
     cache = ClipCache(data, run.folder("faces"), TemporalBiLstm.spec, lambda view: view.images, jobs)
     for _ in progress.track(cache.fill(clips, (AS_IT_IS,)), total=len(clips), description="faces"):

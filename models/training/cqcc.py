@@ -1,7 +1,6 @@
 """The run that makes the CQCC network: five folds by source and family, then the network on everything."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +12,7 @@ from rich.progress import Progress
 from clipwarden.models.audio.cqcc_cnn import CqccCnn, frame_windows
 from clipwarden.models.checkpoint import save_from
 from clipwarden.models.training.cqcc_fit import CqccRecipe, Material, fit_cqcc
-from clipwarden.models.training.run_folder import RunFolder, ScoreRow, folds_digest
+from clipwarden.models.training.run_folder import RunFolder, ScoreRow, begin_run
 from clipwarden.models.training.speech_data import (
     COPIES,
     FOLDS,
@@ -35,16 +34,7 @@ def train_cqcc(data: Path, out: Path, seed: int, jobs: int, progress: Progress) 
     """Train, score out of fold, measure. A stopped run goes on after its last finished network."""
     torch.set_num_threads(jobs)
     recipe = CqccRecipe()
-    run = RunFolder(
-        out,
-        {
-            "detector": NAME,
-            "seed": seed,
-            "copies": COPIES,
-            "recipe": asdict(recipe),
-            "folds": folds_digest(data / "audio"),
-        },
-    )
+    run = begin_run(out, NAME, seed, recipe, data / "audio", copies=COPIES)
     utterances = read_utterances(data)
     versions = _features(data, run, utterances, seed, progress)
     scores = []

@@ -1,7 +1,7 @@
 """The run that makes the forensic network: five folds by generator, person and footage, then all clips."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from clipwarden.models.checkpoint import load_into, save_from
 from clipwarden.models.training.forensic_data import ForensicCache
-from clipwarden.models.training.run_folder import RunFolder, ScoreRow, folds_digest
+from clipwarden.models.training.run_folder import RunFolder, ScoreRow, begin_run
 from clipwarden.models.training.video_data import FOLDS, VideoClip, clip_weights, read_clips, training_clips
 from clipwarden.models.training.video_report import clip_facts, clip_metrics
 from clipwarden.models.visual.forensic_features import compressed
@@ -47,9 +47,7 @@ class ClipFeatures:
 def train_forensic(data: Path, out: Path, seed: int, jobs: int, progress: Progress) -> RunFolder:
     """Train, score out of fold, measure. A stopped run keeps the features it has."""
     torch.set_num_threads(jobs)
-    run = RunFolder(
-        out, {"detector": NAME, "seed": seed, "recipe": asdict(ForensicRecipe()), "folds": folds_digest(data / "video")}
-    )
+    run = begin_run(out, NAME, seed, ForensicRecipe(), data / "video")
     clips = read_clips(data)
     cache = ForensicCache(data, run.folder("features"), seed, jobs)
     for _ in progress.track(cache.fill(clips), total=len(clips), description="features"):

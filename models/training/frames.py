@@ -4,7 +4,7 @@ Beside the folds, each repository that has both real and fake clips is left out 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from clipwarden.models.backbones.pictures import infer
 from clipwarden.models.checkpoint import save_from
 from clipwarden.models.training.clip_cache import ClipCache
 from clipwarden.models.training.discriminant import best_slope, fit_direction, scaling
-from clipwarden.models.training.run_folder import AS_IT_IS, CODED, THINNED, RunFolder, ScoreRow, folds_digest
+from clipwarden.models.training.run_folder import AS_IT_IS, CODED, THINNED, RunFolder, ScoreRow, begin_run
 from clipwarden.models.training.video_data import FOLDS, VideoClip, clip_weights, read_clips, training_clips
 from clipwarden.models.training.video_report import clip_facts, clip_metrics, left_out, left_out_auc, operation
 from clipwarden.models.visual.frame_stats import AT_ONCE, COUNT, FrameStats, stage_statistics
@@ -56,9 +56,7 @@ def train_frames(data: Path, out: Path, seed: int, jobs: int, progress: Progress
     """Train, score out of fold, measure. A stopped run goes on with the numbers that it has."""
     torch.set_num_threads(jobs)
     recipe = FramesRecipe()
-    run = RunFolder(
-        out, {"detector": NAME, "seed": seed, "recipe": asdict(recipe), "folds": folds_digest(data / "video")}
-    )
+    run = begin_run(out, NAME, seed, recipe, data / "video")
     clips = read_clips(data)
     seen = _described(data, run, clips, recipe, jobs, progress)
     folds = [[d for d in seen if d.clip.fold == k] for k in range(FOLDS)]

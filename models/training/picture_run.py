@@ -1,7 +1,7 @@
 """Runs that train a network of single faces: five folds by generator, person and footage, then all clips."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from clipwarden.models.checkpoint import save_from
 from clipwarden.models.training.clip_cache import ClipCache
 from clipwarden.models.training.picture_fit import ClipPictures, PictureRecipe, Pictures, fit_pictures
-from clipwarden.models.training.run_folder import AS_IT_IS, CODED, RunFolder, ScoreRow, folds_digest
+from clipwarden.models.training.run_folder import AS_IT_IS, CODED, RunFolder, ScoreRow, begin_run
 from clipwarden.models.training.video_data import FOLDS, VideoClip, read_clips, training_clips
 from clipwarden.models.training.video_report import clip_facts, clip_metrics
 from clipwarden.models.visual.frame_resnet18 import FrameResNet18
@@ -41,14 +41,8 @@ class PictureNetwork:
 def train_pictures(of: PictureNetwork, data: Path, out: Path, seed: int, jobs: int, progress: Progress) -> RunFolder:
     """Train, score out of fold, measure. A stopped run goes on after its last finished network."""
     torch.set_num_threads(jobs)
-    config = {
-        "detector": of.name,
-        "seed": seed,
-        "options": of.options,
-        "recipe": asdict(of.recipe),
-        "folds": folds_digest(data / "video"),
-    }
-    run, clips = RunFolder(out, config), read_clips(data)
+    run = begin_run(out, of.name, seed, of.recipe, data / "video", options=of.options)
+    clips = read_clips(data)
     cache = ClipCache(data, run.folder("faces"), of.detector.spec, lambda view: view.images, jobs)
     for _ in progress.track(cache.fill(clips), total=2 * len(clips), description="faces"):
         pass

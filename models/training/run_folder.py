@@ -7,10 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clipwarden.models.weights import file_digest
 from clipwarden.shared.errors import ConfigError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 AS_IT_IS, THINNED, CODED = "as_it_is", "thinned", "crf30"
 """A clip, the same by a part of its faces, and its copy that was compressed once more."""
@@ -64,6 +67,15 @@ class RunFolder:
             writer = csv.DictWriter(stream, fieldnames=list(ScoreRow.__dataclass_fields__))
             writer.writeheader()
             writer.writerows(records)
+
+
+def begin_run(out: Path, detector: str, seed: int, recipe: "DataclassInstance", corpus: Path, **more: Any) -> RunFolder:
+    """The folder of a training run on a corpus, whose folds, recipe and seed are its configuration; `more` is so too.
+
+    Raises ConfigError if the corpus has no folds, or the folder holds another run.
+    """
+    config = {"detector": detector, "seed": seed, "recipe": asdict(recipe), "folds": folds_digest(corpus), **more}
+    return RunFolder(out, config)
 
 
 def cache_name(path: str) -> str:

@@ -5,7 +5,7 @@ where there is one.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from clipwarden.models.audio.mel_resnet18 import STEP, WINDOW, MelNetwork, MelResNet18, seen
 from clipwarden.models.checkpoint import save_from
 from clipwarden.models.training.clip_cache import ClipCache
-from clipwarden.models.training.run_folder import AS_IT_IS, RunFolder, ScoreRow, folds_digest
+from clipwarden.models.training.run_folder import AS_IT_IS, RunFolder, ScoreRow, begin_run
 from clipwarden.models.training.seed_fit import RECIPES, Examples, Learner, SeedRecipe, fit_seed
 from clipwarden.models.training.speech_data import read_utterances, read_wave, training_utterances
 from clipwarden.models.training.speech_report import label_of, speech_facts, speech_metrics
@@ -132,8 +132,7 @@ def _of_clips(
 
 def _opened(kind: Seed, corpus: Path, out: Path, seed: int) -> tuple[SeedRecipe, RunFolder]:
     recipe = replace(RECIPES[kind.name], seed=seed)
-    config = {"detector": kind.name, "seed": seed, "recipe": asdict(recipe), "folds": folds_digest(corpus)}
-    return recipe, RunFolder(out, config)
+    return recipe, begin_run(out, kind.name, seed, recipe, corpus)
 
 
 def _scores(run: RunFolder, kind: Seed, items: Items, recipe: SeedRecipe, progress: Progress) -> list[ScoreRow]:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ from clipwarden.models.audio.statistics import describe
 from clipwarden.models.checkpoint import save_from
 from clipwarden.models.training.channel import through_channel
 from clipwarden.models.training.discriminant import best_slope, fit_direction, scaling
-from clipwarden.models.training.run_folder import RunFolder, ScoreRow, cache_name, folds_digest
+from clipwarden.models.training.run_folder import RunFolder, ScoreRow, begin_run, cache_name
 from clipwarden.models.training.speech_data import (
     COPIES,
     FOLDS,
@@ -56,16 +56,7 @@ def train_speech_stats(data: Path, out: Path, seed: int, jobs: int, progress: Pr
     """Train, score out of fold, measure. A stopped run goes on with the numbers that it has."""
     torch.set_num_threads(jobs)
     recipe = StatsRecipe()
-    run = RunFolder(
-        out,
-        {
-            "detector": NAME,
-            "seed": seed,
-            "copies": COPIES,
-            "recipe": asdict(recipe),
-            "folds": folds_digest(data / "audio"),
-        },
-    )
+    run = begin_run(out, NAME, seed, recipe, data / "audio", copies=COPIES)
     utterances = read_utterances(data)
     folder = run.folder("numbers")
     filled = _fill(data, folder, utterances, seed, jobs)

@@ -4,7 +4,7 @@ Each tested clip is judged as it is, and with its sound 0.2 to 1 s early or late
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from clipwarden.models.checkpoint import save_from
 from clipwarden.models.lipsync.av_sync import AvSync
 from clipwarden.models.training.evaluation.figures import balanced, refit
 from clipwarden.models.training.measure import measures
-from clipwarden.models.training.run_folder import RunFolder, ScoreRow, folds_digest
+from clipwarden.models.training.run_folder import RunFolder, ScoreRow, begin_run
 from clipwarden.models.training.sync_data import SyncCache, shifted, talk_of
 from clipwarden.models.training.sync_fit import SyncRecipe, fit_sync
 from clipwarden.models.training.video_data import FOLDS, VideoClip, read_clips, training_clips
@@ -34,9 +34,7 @@ def train_sync(data: Path, out: Path, seed: int, jobs: int, progress: Progress) 
     """Train, score out of fold, measure. A stopped run goes on with the mouths that it has."""
     torch.set_num_threads(jobs)
     recipe = SyncRecipe()
-    run = RunFolder(
-        out, {"detector": NAME, "seed": seed, "recipe": asdict(recipe), "folds": folds_digest(data / "video")}
-    )
+    run = begin_run(out, NAME, seed, recipe, data / "video")
     clips = [c for c in read_clips(data) if c.audio_label == "bonafide"]
     cache = SyncCache(data, run.folder("clips"), jobs)
     for _ in progress.track(cache.fill(clips), total=len(clips), description="mouths"):
