@@ -13,6 +13,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from redis import Redis
 from sqlalchemy import create_engine, text
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from clipwarden.shared.blobs import LocalBlobs
 from clipwarden.shared.database import tie_blob_store, upgrade_schema
@@ -34,6 +36,21 @@ def pytest_configure(config: pytest.Config) -> None:
     cache = tempfile.mkdtemp(prefix="clipwarden-tests-")
     config.add_cleanup(partial(shutil.rmtree, cache))
     os.environ["XDG_CACHE_HOME"] = cache
+
+
+class BySystem(LoadFileScheduling):
+    """One process has all tests of a file, and one all that break a running system, or use one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        folder = file.rpartition("/")[0]
+        return folder if folder in {"tests/drills", "tests/e2e"} else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> BySystem:
+    """Marks cannot do this: the groups that they name do not reach xdist's scheduler."""
+    return BySystem(config, log)
 
 
 @pytest.fixture(autouse=True)
