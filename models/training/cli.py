@@ -58,9 +58,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="folder with audio/ and video/, each with folds.csv")
     parser.add_argument("--out", type=Path, help="run folder; a stopped run in it goes on (default runs/DETECTOR)")
     parser.add_argument("--seed", type=int, help="default: the recipe's, else 0")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processor cores to use")
+    parser.add_argument("--jobs", type=processes, default=os.cpu_count() or 1, help="processor cores to use")
     parser.add_argument("--install", action="store_true", help="put weights, digest and card into this installation")
     return parser
+
+
+def processes(text: str) -> int:
+    """A number of processes or cores, 1 or more; for argparse."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a number of 1 or more, not {text!r}")
+    return int(text)
 
 
 def _progress() -> Progress:

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from clipwarden.models.audio.cqcc_cnn import CqccCnn, frame_windows
-from clipwarden.models.checkpoint import save_from
+from clipwarden.models.audio.cqcc_cnn import CqccCnn, CqccNetwork, frame_windows
 from clipwarden.models.training.cqcc_fit import CqccRecipe, Material, fit_cqcc
-from clipwarden.models.training.run_folder import RunFolder, ScoreRow, begin_run
+from clipwarden.models.training.networks import trained
+from clipwarden.models.training.run_folder import RunFolder, begin_run
 from clipwarden.models.training.speech_data import (
     COPIES,
     FOLDS,
@@ -22,10 +22,9 @@ from clipwarden.models.training.speech_data import (
     training_utterances,
     weights_of,
 )
-from clipwarden.models.training.speech_report import label_of, speech_facts, speech_metrics
+from clipwarden.models.training.speech_report import speech_facts, speech_metrics, utterance_row
 from clipwarden.models.training.video_data import read_clips
 from clipwarden.models.training.video_sound import score_sound
-from clipwarden.models.weights import WeightFile, file_digest
 
 NAME: Final = "cqcc_cnn"
 
@@ -44,7 +43,7 @@ def train_cqcc(data: Path, out: Path, seed: int, jobs: int, progress: Progress) 
             run, f"fold-{fold}", [utterances[k] for k in chosen], [versions[k] for k in chosen], seed, progress
         )
         scores += [
-            ScoreRow(u.path, label_of(u), u.group, fold, _logit(network, v[0]), int(u.modern))
+            utterance_row(u, _logit(network, v[0]))
             for u, v in zip(utterances, versions, strict=True)
             if u.test_fold == fold
         ]
@@ -76,16 +75,16 @@ def _network(
     progress: Progress,
 ) -> CqccCnn:
     """Train a network, or read it if the run already has it."""
-    path = run.path / f"{name}.safetensors"
-    if not path.exists():
+
+    def fit() -> tuple[CqccNetwork, list[float]]:
         recipe = CqccRecipe()
         material = Material(versions, np.array([u.fake for u in utterances]), weights_of(utterances))
-        steps = progress.track(fit_cqcc(material, recipe, seed), total=recipe.steps, description=name)
-        *_, network = steps
-        part = path.with_suffix(".part")
-        save_from(network, part, {"detector": NAME, "seed": str(seed)})
-        part.replace(path)
-    return CqccCnn.load(WeightFile(path, file_digest(path)), "cpu")
+        torch.manual_seed(seed)
+        network = CqccNetwork(recipe.dropout)
+        steps = fit_cqcc(network, material, recipe, seed)
+        return network, list(progress.track(steps, total=recipe.steps, description=name))
+
+    return CqccCnn.load(trained(run, name, fit, {"detector": NAME, "seed": str(seed)}), "cpu")
 
 
 def _logit(detector: CqccCnn, rows: NDArray[np.float32]) -> float:

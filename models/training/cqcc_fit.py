@@ -37,17 +37,15 @@ class Material:
     weights: NDArray[np.float64]
 
 
-def fit_cqcc(material: Material, recipe: CqccRecipe, seed: int) -> Iterator[CqccNetwork]:
-    """Train one network, yielding it after every step; the last one yielded is the result, in eval mode."""
-    torch.manual_seed(seed)
+def fit_cqcc(network: CqccNetwork, material: Material, recipe: CqccRecipe, seed: int) -> Iterator[float]:
+    """Train the network, yielding the loss of every step; it is in eval mode after the last."""
     rng = np.random.default_rng(seed)
-    network = CqccNetwork(recipe.dropout)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     _set_scaler(network, material)
     optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, recipe.steps, pct_start=0.2)
     network.train()
-    for step in range(recipe.steps):
+    for _ in range(recipe.steps):
         rows, target = _batch(material, recipe, network, rng)
         with torch.autocast("cpu", torch.bfloat16):
             logits = network(rows)
@@ -57,9 +55,8 @@ def fit_cqcc(material: Material, recipe: CqccRecipe, seed: int) -> Iterator[Cqcc
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
-        if step == recipe.steps - 1:
-            network.eval()
-        yield network
+        yield loss.item()
+    network.eval()
 
 
 def stretch(rows: NDArray[np.float32], frames: int, rng: np.random.Generator) -> NDArray[np.float32]:

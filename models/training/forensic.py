@@ -1,6 +1,6 @@
 """The run that makes the forensic network: five folds by generator, person and footage, then all clips."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from clipwarden.models.checkpoint import load_into, save_from
+from clipwarden.models.checkpoint import load_into
 from clipwarden.models.training.forensic_data import ForensicCache
-from clipwarden.models.training.run_folder import RunFolder, ScoreRow, begin_run
+from clipwarden.models.training.networks import trained
+from clipwarden.models.training.run_folder import RunFolder, begin_run
 from clipwarden.models.training.video_data import FOLDS, VideoClip, clip_weights, read_clips, training_clips
-from clipwarden.models.training.video_report import clip_facts, clip_metrics
+from clipwarden.models.training.video_report import clip_facts, clip_metrics, clip_row
 from clipwarden.models.visual.forensic_features import compressed
 from clipwarden.models.visual.forensic_mlp import ForensicMlp, ForensicNetwork
-from clipwarden.models.weights import WeightFile, file_digest
 
 NAME: Final = "forensic_mlp"
 Features = NDArray[np.float64]
@@ -58,7 +58,7 @@ def train_forensic(data: Path, out: Path, seed: int, jobs: int, progress: Progre
         tested = [f for f in seen if f.clip.fold == fold]
         kept = set(training_clips(clips, [f.clip for f in tested]))
         detector = _detector(run, f"fold-{fold}", [f for f in seen if f.clip in kept], seed)
-        scores += [_score_row(detector, f, fold) for f in tested]
+        scores += [clip_row(f.clip, float(detector.predict(f.plain).mean())) for f in tested]
     _detector(run, NAME, seen, seed)
     run.write_scores("scores.csv", scores)
     run.write_json("metrics.json", clip_metrics([f.clip for f in seen], scores, seed))
@@ -66,11 +66,14 @@ def train_forensic(data: Path, out: Path, seed: int, jobs: int, progress: Progre
     return run
 
 
-def fit_forensic(material: Sequence[ClipFeatures], recipe: ForensicRecipe, seed: int) -> ForensicNetwork:
-    """Train one network on crops drawn by their clip's weight; returned in eval mode."""
-    torch.manual_seed(seed)
+def fit_forensic(
+    network: ForensicNetwork, material: Sequence[ClipFeatures], recipe: ForensicRecipe, seed: int
+) -> Iterator[float]:
+    """Train the network on crops drawn by their clip's weight, yielding the loss of every step.
+
+    It is in eval mode after the last.
+    """
     rng = np.random.default_rng(seed)
-    network = ForensicNetwork()
     weights = clip_weights([f.clip for f in material])
     _set_scaler(network, material, weights)
     optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
@@ -87,7 +90,8 @@ def fit_forensic(material: Sequence[ClipFeatures], recipe: ForensicRecipe, seed:
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
-    return network.eval()
+        yield loss.item()
+    network.eval()
 
 
 def _set_scaler(network: ForensicNetwork, material: Sequence[ClipFeatures], weights: NDArray[np.float64]) -> None:
@@ -114,16 +118,12 @@ def _batch(
 
 def _detector(run: RunFolder, name: str, material: Sequence[ClipFeatures], seed: int) -> ForensicMlp:
     """Train a network, or read it if the run already has it."""
-    path = run.path / f"{name}.safetensors"
-    if not path.exists():
-        part = path.with_suffix(".part")
-        save_from(fit_forensic(material, ForensicRecipe(), seed), part, {"detector": NAME, "seed": str(seed)})
-        part.replace(path)
     network = ForensicNetwork()
-    load_into(network, WeightFile(path, file_digest(path)), "cpu")
+
+    def fit() -> tuple[ForensicNetwork, list[float]]:
+        torch.manual_seed(seed)
+        fresh = ForensicNetwork()
+        return fresh, list(fit_forensic(fresh, material, ForensicRecipe(), seed))
+
+    load_into(network, trained(run, name, fit, {"detector": NAME, "seed": str(seed)}), "cpu")
     return ForensicMlp(network, "cpu")
-
-
-def _score_row(detector: ForensicMlp, found: ClipFeatures, fold: int) -> ScoreRow:
-    clip, logit = found.clip, float(detector.predict(found.plain).mean())
-    return ScoreRow(clip.path, "fake" if clip.fake else "real", clip.group, fold, logit)

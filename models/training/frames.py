@@ -19,9 +19,16 @@ from clipwarden.models.backbones.pictures import infer
 from clipwarden.models.checkpoint import save_from
 from clipwarden.models.training.clip_cache import ClipCache
 from clipwarden.models.training.discriminant import best_slope, fit_direction, scaling
-from clipwarden.models.training.run_folder import AS_IT_IS, CODED, THINNED, RunFolder, ScoreRow, begin_run
+from clipwarden.models.training.run_folder import AS_IT_IS, CODED, THINNED, RunFolder, begin_run
 from clipwarden.models.training.video_data import FOLDS, VideoClip, clip_weights, read_clips, training_clips
-from clipwarden.models.training.video_report import clip_facts, clip_metrics, left_out, left_out_auc, operation
+from clipwarden.models.training.video_report import (
+    clip_facts,
+    clip_metrics,
+    clip_row,
+    left_out,
+    left_out_auc,
+    operation,
+)
 from clipwarden.models.visual.frame_stats import AT_ONCE, COUNT, FrameStats, stage_statistics
 from clipwarden.shared.clip import View
 
@@ -64,7 +71,7 @@ def train_frames(data: Path, out: Path, seed: int, jobs: int, progress: Progress
     logits = _logits(seen, folds, kept, recipe, progress, "folds")
     fake, weights = np.array([d.clip.fake for d in seen]), clip_weights([d.clip for d in seen])
     slope = best_slope(logits[:, 0], fake, weights)
-    scores = [_score_row(d.clip, float(slope * row[0])) for d, row in zip(seen, logits, strict=True)]
+    scores = [clip_row(d.clip, float(slope * row[0])) for d, row in zip(seen, logits, strict=True)]
     final = fit_frames(seen, recipe, slope)
     save_from(final, run.path / f"{NAME}.safetensors", {"detector": NAME, "seed": str(seed)})
     run.write_scores("scores.csv", scores)
@@ -148,7 +155,3 @@ def _left_out(seen: Sequence[Described], recipe: FramesRecipe, seed: int, progre
     logits = _logits(seen, tested, kept, recipe, progress, "repositories")[:, 0]
     judged = [k for k, logit in enumerate(logits) if np.isfinite(logit)]
     return left_out_auc([seen[k].clip for k in judged], logits[judged], seed)
-
-
-def _score_row(clip: VideoClip, logit: float) -> ScoreRow:
-    return ScoreRow(clip.path, "fake" if clip.fake else "real", clip.group, clip.fold, logit)

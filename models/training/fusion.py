@@ -194,13 +194,14 @@ def main(argv: Sequence[str]) -> int:
     options = _options(argv)
     target: Path = options.out or bundle_path()
     material = read_material(options.runs)
+    learnt = _learnt(options.data, material.paths) if options.install else None
     families = by_fold(material.joint, material.apart)
     bundle = fit_bundle(material, families)
     found = gains(material.joint, material.kind, families)
     write_bundle(target, bundle)
-    if options.install:
+    if learnt:
         (bundle_path().parents[1] / "cards" / "fusion.md").write_text(card(bundle, found), "utf-8")
-        seen.record([seen.FUSION], _learnt(options.data, material.paths))
+        seen.record([seen.FUSION], learnt)
     console = Console()
     if not console.is_terminal:
         console.width = _PAGE_WIDTH

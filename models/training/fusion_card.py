@@ -10,7 +10,7 @@ from clipwarden.models.catalogue import CATALOGUE
 from clipwarden.models.fusion.bundle import FusionBundle, Head
 from clipwarden.models.fusion.policies import Figures, figures
 from clipwarden.models.training.evaluation.figures import ranking
-from clipwarden.models.training.evaluation.resampling import Interval, intervals
+from clipwarden.models.training.evaluation.resampling import Interval, paired
 from clipwarden.models.training.head_table import Floats, Table, weights
 from clipwarden.models.training.heads import Family, head_name, nested
 
@@ -55,13 +55,9 @@ def _of_one_branch(table: Table, subset: Sequence[int]) -> bool:
 
 def _gain(rows: str, table: Table, full: Floats, alone: Mapping[tuple[int, ...], Floats]) -> Gain:
     weight = weights(table)
-
-    def area(p: Floats, drawn: Floats) -> Floats:
-        return ranking(table.fake, p, drawn * weight)["auc"]
-
-    best = max(alone, key=lambda subset: area(alone[subset], np.ones((1, len(table))))[0])
-    found = intervals(lambda w: {"full": area(full, w), "gain": area(full, w) - area(alone[best], w)}, table.group)
-    return Gain(rows, len(table), found["full"], head_name(table.columns, best), found["gain"])
+    best = max(alone, key=lambda subset: ranking(table.fake, alone[subset], weight[None])["auc"][0])
+    found = paired(table.fake, full, alone[best], table.group, weight=weight)
+    return Gain(rows, len(table), found["first"], head_name(table.columns, best), found["difference"])
 
 
 def card(bundle: FusionBundle, found: Sequence[Gain]) -> str:
@@ -146,12 +142,14 @@ weighted to a prior of one half, clips by 1/sqrt(n) of their generator or source
 
 ## Figures
 
-Nested over five folds of groups: of a tested clip's generator or source, and of a tested utterance's source, family of
-synthesis or speakers, neither the detectors, the coefficients, the strength nor the temperature saw anything. (The
-scores of clips' own sound are by the speech detectors as shipped, which learnt from another corpus.) Heads of one
-branch are measured on all clips, or all utterances, alone; those over both on the composites alone, where each real
-clip makes one real row. AUC counts all rows alike, loss and slope as in fitting. Thresholds are set so that about a
-tenth of the real rows is called fake, and on these same rows, which flatters them. What the detectors look at, and
+Nested over five folds of groups: of a tested clip's generator or source, and of a tested utterance's family of
+synthesis or speakers, neither the detectors, the coefficients, the strength nor the temperature saw anything. The
+source of a tested utterance may be known to the coefficients by other speakers, that of a spoofed one to the detectors
+too. As in all stacking the scores that a fold's coefficients are fitted to come from detectors that learnt from this
+fold. (The scores of clips' own sound are by the speech detectors as shipped, which learnt from another corpus.) Heads
+of one branch are measured on all clips, or all utterances, alone; those over both on the composites alone, where each
+real clip makes one real row. AUC counts all rows alike, loss and slope as in fitting. Thresholds are set so that about
+a tenth of the real rows is called fake, and on these same rows, which flatters them. What the detectors look at, and
 their shrinkage, was chosen on these folds too: see their cards. The slope is that of a logistic regression of the
 label on the log-odds: 1 if these can be taken as they are.
 

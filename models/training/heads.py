@@ -1,8 +1,9 @@
 """Fits a family of fusion heads: one over all detectors, and one for every subset of them, on the same clips.
 
 Logistic regression with the signs that the catalogue allows, one temperature for the family, thresholds by policy.
-Every figure comes from clips out of every fold that had a say in it: of the detectors, the coefficients, the strength
-of the regularisation and the temperature.
+Every figure comes from clips that had no say in the coefficients, the strength of the regularisation and the
+temperature, nor in the detectors that scored them; as in all stacking, the detectors whose scores of other clips a head
+is fitted to did learn from them.
 
 A subset's head is fitted on the same clips with columns dropped, held so close to the whole family's that dropping a
 detector which said nothing moves no probability by more than DROP_TOLERANCE, whatever the others say.

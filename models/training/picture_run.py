@@ -1,22 +1,21 @@
 """Runs that train a network of single faces: five folds by generator, person and footage, then all clips."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from clipwarden.models.checkpoint import save_from
 from clipwarden.models.training.clip_cache import ClipCache
+from clipwarden.models.training.networks import trained
 from clipwarden.models.training.picture_fit import ClipPictures, PictureRecipe, Pictures, fit_pictures
-from clipwarden.models.training.run_folder import AS_IT_IS, CODED, RunFolder, ScoreRow, begin_run
+from clipwarden.models.training.run_folder import AS_IT_IS, CODED, RunFolder, begin_run
 from clipwarden.models.training.video_data import FOLDS, VideoClip, read_clips, training_clips
-from clipwarden.models.training.video_report import clip_facts, clip_metrics
+from clipwarden.models.training.video_report import clip_facts, clip_metrics, clip_row
 from clipwarden.models.visual.frame_resnet18 import FrameResNet18
 from clipwarden.models.visual.tiny_gate import TinyGate
-from clipwarden.models.weights import WeightFile, file_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,8 @@ def train_pictures(of: PictureNetwork, data: Path, out: Path, seed: int, jobs: i
         tested = [m for m in seen if m.clip.fold == fold]
         kept = set(training_clips(clips, [m.clip for m in tested]))
         detector = _detector(of, run, f"fold-{fold}", [m for m in seen if m.clip in kept], seed, progress)
-        scores += [_score_row(detector, m) for m in progress.track(tested, description=f"fold {fold} judged")]
+        judged = progress.track(tested, description=f"fold {fold} judged")
+        scores += [clip_row(m.clip, float(detector.predict(m.plain).mean())) for m in judged]
     _detector(of, run, of.name, seen, seed, progress)
     run.write_scores("scores.csv", scores)
     run.write_json("metrics.json", clip_metrics([m.clip for m in seen], scores, seed))
@@ -62,15 +62,13 @@ def train_pictures(of: PictureNetwork, data: Path, out: Path, seed: int, jobs: i
 
 def fit_network(
     of: PictureNetwork, material: Sequence[ClipPictures], seed: int, progress: Progress, name: str
-) -> nn.Module:
-    """Train one network from random numbers; returned in eval mode."""
+) -> tuple[nn.Module, list[float]]:
+    """Train one network from random numbers; returned in eval mode, with the loss of every step."""
     torch.manual_seed(seed)
     network = of.network()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     steps = fit_pictures(network, lambda crops: of.logits(network, crops), material, of.recipe, seed)
-    for _ in progress.track(steps, total=of.recipe.steps, description=name):
-        pass
-    return network
+    return network, list(progress.track(steps, total=of.recipe.steps, description=name))
 
 
 def _pictures(cache: ClipCache, clip: VideoClip) -> ClipPictures | None:
@@ -82,15 +80,6 @@ def _detector(
     of: PictureNetwork, run: RunFolder, name: str, material: Sequence[ClipPictures], seed: int, progress: Progress
 ) -> FrameResNet18 | TinyGate:
     """Train a network, or read it if the run already has it."""
-    path = run.path / f"{name}.safetensors"
-    if not path.exists():
-        part = path.with_suffix(".part")
-        network = fit_network(of, material, seed, progress, name)
-        save_from(network, part, {"detector": of.name, "seed": str(seed)}, of.kept)
-        part.replace(path)
-    return of.detector.load(WeightFile(path, file_digest(path), of.options), "cpu")
-
-
-def _score_row(detector: FrameResNet18 | TinyGate, found: ClipPictures) -> ScoreRow:
-    clip, logit = found.clip, float(detector.predict(found.plain).mean())
-    return ScoreRow(clip.path, "fake" if clip.fake else "real", clip.group, clip.fold, logit)
+    facts = {"detector": of.name, "seed": str(seed)}
+    weights = trained(run, name, lambda: fit_network(of, material, seed, progress, name), facts, of.kept)
+    return of.detector.load(replace(weights, options=of.options), "cpu")

@@ -4,10 +4,10 @@ import csv
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from clipwarden.models.weights import file_digest
 from clipwarden.shared.errors import ConfigError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 AS_IT_IS, THINNED, CODED = "as_it_is", "thinned", "crf30"
 """A clip, the same by a part of its faces, and its copy that was compressed once more."""
+CURVES: Final = "curves.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +64,32 @@ class RunFolder:
     def write_scores(self, name: str, rows: Iterable[ScoreRow]) -> None:
         """Write scores as CSV, ordered by path."""
         records = [asdict(row) for row in sorted(rows, key=lambda r: r.path)]
-        with (self.path / name).open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(ScoreRow.__dataclass_fields__))
+        self._write_table(name, list(ScoreRow.__dataclass_fields__), records)
+
+    def write_curve(self, network: str, losses: Sequence[float]) -> None:
+        """Put the loss of every step of a network into CURVES, in place of what was there of it."""
+        columns = ("network", "step", "loss")
+        kept = read_table(self.path / CURVES, columns) if (self.path / CURVES).exists() else []
+        rows: list[Mapping[str, object]] = [row for row in kept if row["network"] != network]
+        rows += [{"network": network, "step": step, "loss": f"{loss:.6g}"} for step, loss in enumerate(losses, 1)]
+        self._write_table(CURVES, columns, rows)
+
+    def _write_table(self, name: str, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+        part = self.path / f"{name}.part"
+        with part.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, columns)
             writer.writeheader()
-            writer.writerows(records)
+            writer.writerows(rows)
+        part.replace(self.path / name)
 
 
 def begin_run(out: Path, detector: str, seed: int, recipe: "DataclassInstance", corpus: Path, **more: Any) -> RunFolder:
-    """The folder of a training run on a corpus, whose folds, recipe and seed are its configuration; `more` is so too.
+    """The folder of a training run on a corpus: its folds and media, recipe, seed and `more` are the configuration.
 
-    Raises ConfigError if the corpus has no folds, or the folder holds another run.
+    Raises ConfigError if the corpus lacks one of its tables, or the folder holds another run.
     """
-    config = {"detector": detector, "seed": seed, "recipe": asdict(recipe), "folds": folds_digest(corpus), **more}
-    return RunFolder(out, config)
+    data = {"folds": table_digest(corpus / "folds.csv"), "media": table_digest(corpus / "manifest.csv")}
+    return RunFolder(out, {"detector": detector, "seed": seed, "recipe": asdict(recipe), **data, **more})
 
 
 def cache_name(path: str) -> str:
@@ -83,12 +97,12 @@ def cache_name(path: str) -> str:
     return f"{Path(path).stem}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
 
 
-def folds_digest(corpus: Path) -> str:
-    """Of what a corpus's folds.csv says, for a run's configuration. Raises ConfigError if there is none."""
+def table_digest(path: Path) -> str:
+    """Of what a corpus's table says. A manifest names the digests of the media. Raises ConfigError if there is none."""
     try:
-        return file_digest(corpus / "folds.csv")
+        return file_digest(path)
     except OSError as error:
-        raise ConfigError(f"training data: {corpus / 'folds.csv'} cannot be read: {error}") from error
+        raise ConfigError(f"training data: {path} cannot be read: {error}") from error
 
 
 def licence_counts(rows: Iterable[dict[str, str]]) -> dict[str, int]:

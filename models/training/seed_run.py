@@ -17,18 +17,17 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from clipwarden.models.audio.mel_resnet18 import STEP, WINDOW, MelNetwork, MelResNet18, seen
-from clipwarden.models.checkpoint import save_from
 from clipwarden.models.training.clip_cache import ClipCache
+from clipwarden.models.training.networks import trained
 from clipwarden.models.training.run_folder import AS_IT_IS, RunFolder, ScoreRow, begin_run
 from clipwarden.models.training.seed_fit import RECIPES, Examples, Learner, SeedRecipe, fit_seed
 from clipwarden.models.training.speech_data import read_utterances, read_wave, training_utterances
-from clipwarden.models.training.speech_report import label_of, speech_facts, speech_metrics
+from clipwarden.models.training.speech_report import speech_facts, speech_metrics, utterance_row
 from clipwarden.models.training.video_data import FOLDS, read_clips, training_clips
-from clipwarden.models.training.video_report import clip_facts, clip_metrics
+from clipwarden.models.training.video_report import clip_facts, clip_metrics, clip_row
 from clipwarden.models.visual import frame_efficientnet_b4, temporal_3dcnn
 from clipwarden.models.visual.frame_efficientnet_b4 import FrameB4Network, FrameEfficientNetB4
 from clipwarden.models.visual.temporal_3dcnn import FRAMES, LEAST_FRAMES, Temporal3dCnn, Temporal3dNetwork
-from clipwarden.models.weights import WeightFile, file_digest
 from clipwarden.shared.clip import Excerpt, View
 
 AnyDetector = FrameEfficientNetB4 | Temporal3dCnn | MelResNet18
@@ -78,7 +77,7 @@ def train_mel(data: Path, out: Path, seed: int, jobs: int, progress: Progress) -
     heard = progress.track((windows(read_wave(data / "audio" / u.path)) for u in utterances), total=len(utterances))
     items = Items(
         list(heard),
-        [ScoreRow(u.path, label_of(u), u.group, u.test_fold, 0.0, int(u.modern)) for u in utterances],
+        [utterance_row(u, 0.0) for u in utterances],
         [np.isin(np.arange(len(utterances)), training_utterances(utterances, fold)) for fold in range(FOLDS)],
     )
     scores = _scores(run, MEL, items, recipe, progress)
@@ -120,7 +119,7 @@ def _of_clips(
     allowed = [set(training_clips(clips, [c for c in kept if c.fold == fold])) for fold in range(FOLDS)]
     items = Items(
         [cache.rows(c) for c in kept],
-        [ScoreRow(c.path, "fake" if c.fake else "real", c.group, c.fold, 0.0) for c in kept],
+        [clip_row(c, 0.0) for c in kept],
         [np.array([c in some for c in kept]) for some in allowed],
     )
     scores = _scores(run, kind, items, recipe, progress)
@@ -158,19 +157,19 @@ def _detector(
     progress: Progress,
 ) -> Any:
     """Train a network, or read it if the run already has it."""
-    path, device = run.path / f"{name}.safetensors", torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not path.exists():
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def fit() -> tuple[nn.Module, list[float]]:
         torch.manual_seed(recipe.seed)
         network = kind.network().to(device)
         learner = Learner(network, lambda examples: kind.logits(network, device, examples))
         chosen = [items.examples[k] for k in np.flatnonzero(trains).tolist()]
         losses = fit_seed(learner, chosen, items.fake[trains], recipe)
-        for _ in progress.track(losses, total=recipe.epochs * ceil(len(chosen) / recipe.batch), description=name):
-            pass
-        part = path.with_suffix(".part")
-        save_from(network, part, {"detector": kind.name, "seed": str(recipe.seed)}, torch.float16)
-        part.replace(path)
-    return kind.detector.load(WeightFile(path, file_digest(path)), device.type)
+        total = recipe.epochs * ceil(len(chosen) / recipe.batch)
+        return network, list(progress.track(losses, total=total, description=name))
+
+    facts = {"detector": kind.name, "seed": str(recipe.seed)}
+    return kind.detector.load(trained(run, name, fit, facts, torch.float16), device.type)
 
 
 def _faces(network: nn.Module, device: torch.device, faces: Examples) -> Tensor:

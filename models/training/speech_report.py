@@ -20,16 +20,13 @@ def speech_facts(data: Path, utterances: Sequence[Utterance]) -> dict[str, Any]:
     return {"fake": fake, "real": len(utterances) - fake, "licences": licences, "paths": sorted(paths)}
 
 
-def label_of(utterance: Utterance) -> str:
-    """The word for an utterance's label in a file of scores."""
-    return "fake" if utterance.fake else "real"
+def utterance_row(of: Utterance, logit: float) -> ScoreRow:
+    """An utterance's row in a file of scores."""
+    return ScoreRow(of.path, "fake" if of.fake else "real", of.group, of.test_fold, logit, int(of.modern))
 
 
 def speech_metrics(utterances: Sequence[Utterance], scores: Sequence[ScoreRow], seed: int) -> dict[str, Any]:
-    """Figures of out-of-fold scores: over all, modern systems alone, by fold, family of synthesis and channel.
-
-    `speakers_apart` says that `training_utterances` chose what was learnt from.
-    """
+    """Figures of out-of-fold scores: over all, modern systems alone, by fold, family of synthesis and channel."""
     score = {row.path: row.score_logit for row in scores}
 
     def part(chosen: Sequence[Utterance]) -> dict[str, Any]:
@@ -40,7 +37,6 @@ def speech_metrics(utterances: Sequence[Utterance], scores: Sequence[ScoreRow], 
     families = sorted({u.family for u in utterances if u.fake})
     channels = sorted({u.channel for u in real})
     return {
-        "speakers_apart": True,
         "all": part(utterances),
         "modern": part([u for u in utterances if u.modern]),
         "folds": {k: part([u for u in utterances if u.test_fold == k]) for k in range(FOLDS)},

@@ -18,7 +18,7 @@ from clipwarden.models.audio.statistics import describe
 from clipwarden.models.checkpoint import save_from
 from clipwarden.models.training.channel import through_channel
 from clipwarden.models.training.discriminant import best_slope, fit_direction, scaling
-from clipwarden.models.training.run_folder import RunFolder, ScoreRow, begin_run, cache_name
+from clipwarden.models.training.run_folder import RunFolder, begin_run, cache_name
 from clipwarden.models.training.speech_data import (
     COPIES,
     FOLDS,
@@ -28,7 +28,7 @@ from clipwarden.models.training.speech_data import (
     training_utterances,
     weights_of,
 )
-from clipwarden.models.training.speech_report import label_of, speech_facts, speech_metrics
+from clipwarden.models.training.speech_report import speech_facts, speech_metrics, utterance_row
 from clipwarden.models.training.video_data import read_clips
 from clipwarden.models.training.video_sound import score_sound
 from clipwarden.models.weights import WeightFile, file_digest
@@ -65,10 +65,7 @@ def train_speech_stats(data: Path, out: Path, seed: int, jobs: int, progress: Pr
     numbers = np.stack([np.load(folder / f"{cache_name(u.path)}.npy") for u in utterances])
     logits = _out_of_fold(utterances, numbers, recipe, progress)
     slope = best_slope(logits, np.array([u.fake for u in utterances]), weights_of(utterances))
-    scores = [
-        ScoreRow(u.path, label_of(u), u.group, u.test_fold, float(slope * logit), int(u.modern))
-        for u, logit in zip(utterances, logits, strict=True)
-    ]
+    scores = [utterance_row(u, float(slope * logit)) for u, logit in zip(utterances, logits, strict=True)]
     final = _saved(run, fit_discriminant(_described(utterances, numbers), recipe, slope), seed)
     run.write_scores("scores.csv", scores)
     run.write_json("metrics.json", speech_metrics(utterances, scores, seed))

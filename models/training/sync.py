@@ -21,7 +21,7 @@ from clipwarden.models.training.run_folder import RunFolder, ScoreRow, begin_run
 from clipwarden.models.training.sync_data import SyncCache, shifted, talk_of
 from clipwarden.models.training.sync_fit import SyncRecipe, fit_sync
 from clipwarden.models.training.video_data import FOLDS, VideoClip, read_clips, training_clips
-from clipwarden.models.training.video_report import clip_facts
+from clipwarden.models.training.video_report import clip_facts, clip_row
 from clipwarden.shared.clip import Clip
 from clipwarden.shared.errors import NotApplicable
 
@@ -76,7 +76,7 @@ def _scored(detector: AvSync, clip: VideoClip, content: Clip, path: str) -> list
     except NotApplicable:
         return []
     logit = float(np.log(score) - np.log1p(-score))
-    return [ScoreRow(path, "fake" if clip.fake else "real", clip.group, clip.fold, logit)]
+    return [replace(clip_row(clip, logit), path=path)]
 
 
 def _tried(detector: AvSync, clip: VideoClip, content: Clip, seed: int) -> Iterator[ScoreRow]:

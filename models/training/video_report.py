@@ -23,6 +23,11 @@ def clip_facts(data: Path, clips: Sequence[VideoClip]) -> dict[str, Any]:
     return {"fake": fake, "real": len(clips) - fake, "licences": licences, "paths": sorted(paths)}
 
 
+def clip_row(clip: VideoClip, logit: float) -> ScoreRow:
+    """A clip's row in a file of scores."""
+    return ScoreRow(clip.path, "fake" if clip.fake else "real", clip.group, clip.fold, logit)
+
+
 def clip_metrics(clips: Sequence[VideoClip], scores: Sequence[ScoreRow], seed: int) -> dict[str, Any]:
     """Figures of out-of-fold scores: over all, by fold, and by repository."""
     score = {row.path: row.score_logit for row in scores}

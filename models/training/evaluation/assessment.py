@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clipwarden.models.fusion.bundle import FusionBundle
 from clipwarden.models.training.evaluation import figures, subjects
@@ -13,12 +14,14 @@ from clipwarden.models.training.evaluation.baselines import METADATA
 from clipwarden.models.training.evaluation.figures import Bools, Floats, Judged
 from clipwarden.models.training.evaluation.ledger import EXAMINED, Scores
 from clipwarden.models.training.evaluation.manifest import Duplicate
-from clipwarden.models.training.evaluation.resampling import Interval, exact, intervals, unbounded
+from clipwarden.models.training.evaluation.resampling import Interval, exact, intervals, paired, unbounded
 from clipwarden.models.training.evaluation.seen import Overlap
 from clipwarden.models.training.evaluation.subjects import FUSED, Subject, judged
 
 FACE_SIZES: Final = ((0.0, "below 80 px"), (80.0, "80 to 160 px"), (160.0, "160 to 320 px"), (320.0, "320 px or more"))
 BY_COLUMN: Final = ("channel", "codec", "kind")
+MOST_LEVELS: Final = 50
+"""Parts of one kind that are measured by themselves, the largest; the others are measured together."""
 _RESAMPLES_OF_PARTS: Final = 200
 _FEW_GROUPS: Final = 10
 
@@ -29,13 +32,16 @@ Measured = dict[str, Interval]
 class Background:
     """What the scores file does not say of itself: the manifest's size and its duplicates, overlaps with training.
 
-    `unrecorded` detectors are those of which nobody wrote down what they were trained on.
+    `unrecorded` detectors are those of which nobody wrote down what they were trained on. `made_by` and `installed` are
+    the pipelines that the scores are of and that is installed here.
     """
 
     rows: int
     duplicates: Sequence[Duplicate] = ()
     overlaps: Sequence[Overlap] = ()
     unrecorded: Sequence[str] = ()
+    made_by: str = ""
+    installed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +122,8 @@ def difference(scores: Scores, first: Subject, second: Subject, seed: int) -> In
     both = first.present & second.present
     if len(np.unique(scores.fake[both])) < 2:
         return Interval(value=None)
-    fake, groups = scores.fake[both], np.unique(scores.text["group"][both], return_inverse=True)[1]
-
-    def of(weight: Floats) -> dict[str, Floats]:
-        areas = [figures.ranking(fake, s.score[both], weight)["auc"] for s in (first, second)]
-        return {"auc": areas[0] - areas[1]}
-
-    return intervals(of, groups, seed)["auc"]
+    groups = np.unique(scores.text["group"][both], return_inverse=True)[1]
+    return paired(scores.fake[both], first.score[both], second.score[both], groups, seed)["difference"]
 
 
 def coverage(scores: Scores, background: Background) -> dict[str, Any]:
@@ -157,8 +158,10 @@ def counts(scores: Scores, present: Bools) -> dict[str, int]:
 
 def _breakdown(scores: Scores, of: Sequence[Subject], seed: int) -> dict[str, dict[str, dict[str, Any]]]:
     """A generator's fakes stand against all real items; the other parts are taken as they are."""
-    parts = {"generator": {g: ~scores.fake | (scores.text["generator"] == g) for g in _generators(scores)}}
-    parts |= {name: _levels(scores, name) for name in BY_COLUMN}
+    made = _levels(scores.text["generator"], scores.fake & scores.examined)
+    parts = {"generator": {name: ~scores.fake | rows for name, rows in made.items()}}
+    columns = {name: _levels(scores.text[name], scores.examined) for name in BY_COLUMN}
+    parts |= {name: levels for name, levels in columns.items() if len(levels) > 1}
     parts["face_size"] = _face_sizes(scores)
     return {
         name: {level: _part(scores, of, rows & scores.examined, seed) for level, rows in levels.items()}
@@ -172,15 +175,13 @@ def _part(scores: Scores, of: Sequence[Subject], rows: Bools, seed: int) -> dict
     return {"counts": counts(scores, rows), **{name: value for name, value in found.items() if value}}
 
 
-def _generators(scores: Scores) -> list[str]:
-    named = scores.text["generator"][scores.fake & scores.examined]
-    return [str(name) for name in np.unique(named[named != ""])]
-
-
-def _levels(scores: Scores, column: str) -> dict[str, Bools]:
-    named = scores.text[column]
-    levels = {str(name): named == name for name in np.unique(named[scores.examined]) if name}
-    return levels if len(levels) > 1 else {}
+def _levels(named: NDArray[np.str_], among: Bools) -> dict[str, Bools]:
+    """The rows of each name that is among some; those of the less frequent names beyond MOST_LEVELS are one level."""
+    names, sizes = np.unique(named[among & (named != "")], return_counts=True)
+    largest = np.sort(np.argsort(-sizes, kind="stable")[:MOST_LEVELS])
+    levels = {str(name): np.asarray(named == name) for name in names[largest]}
+    others = np.delete(names, largest)
+    return levels | ({f"{len(others)} others, together": np.isin(named, others)} if len(others) else {})
 
 
 def _face_sizes(scores: Scores) -> dict[str, Bools]:
@@ -218,6 +219,13 @@ def _warnings(
         ("unrecorded", f"What {n} was trained on is not recorded: it may know these items.")
         for n in background.unrecorded
     ]
+    if background.made_by != background.installed:
+        said = (
+            f"The scores are of pipeline {background.made_by}, here {background.installed} is installed: verdicts and "
+            "raw scores are as they were given, but the figures of single detectors, the ablation and what is said of "
+            "training data go by what is installed."
+        )
+        found.append(("other_pipeline", said))
     if len(np.unique(scores.fake[scores.examined])) < 2:
         found.append(("one_label", "All examined items have one label: AUC, EER and calibration are undefined."))
     for subject in of:

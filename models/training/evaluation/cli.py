@@ -12,9 +12,17 @@ from rich.table import Table
 from clipwarden.models.fusion.bundle import bundle_path, read_bundle
 from clipwarden.models.pipeline import local_manifest
 from clipwarden.models.run import Laboratory, open_laboratory
+from clipwarden.models.training.cli import processes
 from clipwarden.models.training.evaluation import comparison, report, seen
 from clipwarden.models.training.evaluation.assessment import Assessment, Background, assessed
-from clipwarden.models.training.evaluation.ledger import Ledger, Scores, keep_only, pipeline_digest, read_scores
+from clipwarden.models.training.evaluation.ledger import (
+    Ledger,
+    Scores,
+    keep_only,
+    once_by_content,
+    pipeline_digest,
+    read_scores,
+)
 from clipwarden.models.training.evaluation.manifest import COLUMNS, FAKE, REAL, Item, once, read_manifest, resolved
 from clipwarden.models.training.evaluation.robustness import curve, sampled
 from clipwarden.models.training.evaluation.scoring import by_key, score_all
@@ -59,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, help="folder of the report; a stopped run in it goes on")
     parser.add_argument("--detectors", default="", metavar="A,B", help="run only these detectors")
-    parser.add_argument("--jobs", type=int, default=1, help="processes that examine files (default 1)")
+    parser.add_argument("--jobs", type=processes, default=1, help="processes that examine files (default 1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--scores", type=Path, metavar="FILE", help="measure a scores file again, without running models"
@@ -95,25 +103,25 @@ def _examined(options: argparse.Namespace) -> Assessment:
     items = read_manifest(options.manifest)
     kept, again = once(items)
     only = frozenset(name.strip() for name in options.detectors.split(",") if name.strip())
-    work = [(resolved(options.manifest, item), item) for item in kept]
-    keys = by_key(work)
+    work = by_key((resolved(options.manifest, item), item) for item in kept)
     ledger = options.out / report.SCORES
     with Fence(MediaLimits()) as fence:
         laboratory = open_laboratory(fence, only)
         pipeline = pipeline_digest(laboratory.manifest)
         detectors = [d.name for branch in Branch for d in laboratory.manifest.ready(branch)]
         with Ledger(ledger, detectors, pipeline) as rows:
-            left = [work[place] for key, place in keys.items() if key not in rows.keys]
-            for record in _tracked(score_all(left, laboratory, options.jobs, only), len(left), "examining"):
-                rows.add(record)
-        keep_only(ledger, keys)
-        scores = read_scores(ledger)
+            left = {key: todo for key, todo in work.items() if key not in rows.keys}
+            scored = score_all(left.values(), laboratory, options.jobs, only)
+            for key, record in zip(left, _tracked(scored, len(left), "examining"), strict=True):
+                rows.add({**record, "key": key})
+        keep_only(ledger, {key: item for key, (_, item) in work.items()})
+        scores, copies = once_by_content(read_scores(ledger), {item.path: item.row for item in kept})
         about = _about(options, laboratory.manifest, pipeline, laboratory.bundle.policy)
         background = Background(
-            len(items), again, _overlaps(scores, options.trained_on), seen.unrecorded(scores.detectors)
+            len(items), [*again, *copies], _overlaps(scores, options.trained_on), seen.unrecorded(scores.detectors)
         )
         found = assessed(scores, laboratory.bundle, background, options.seed)
-        levels = _robustness(options, work, scores, laboratory, pipeline)
+        levels = _robustness(options, list(work.values()), scores, laboratory, pipeline)
     report.write_scores_json(ledger, options.out / "scores.json", about)
     report.write(options.out, found, scores, about, levels)
     return found
@@ -133,12 +141,20 @@ def _robustness(
 def _measured_again(options: argparse.Namespace) -> Assessment:
     if options.robustness is not None:
         raise ConfigError("--robustness needs the files themselves: give the manifest instead of --scores")
-    scores = read_scores(options.scores)
+    whole = read_scores(options.scores)
+    scores, copies = once_by_content(whole)
     bundle, _ = read_bundle(bundle_path())
-    background = Background(len(scores), (), _overlaps(scores, options.trained_on), seen.unrecorded(scores.detectors))
+    made_by = ", ".join(sorted({str(p) for p in scores.text["pipeline"] if p})) or "unknown"
+    about = _about(options, local_manifest().only(scores.detectors or None), made_by, bundle.policy)
+    background = Background(
+        len(whole),
+        copies,
+        _overlaps(scores, options.trained_on),
+        seen.unrecorded(scores.detectors),
+        made_by,
+        about["installed"],
+    )
     found = assessed(scores, bundle, background, options.seed)
-    made_by = sorted({str(p) for p in scores.text["pipeline"] if p})
-    about = _about(options, local_manifest(), ", ".join(made_by) or "unknown", bundle.policy)
     report.write(options.out, found, scores, about, {})
     return found
 
@@ -150,11 +166,12 @@ def _overlaps(scores: Scores, manifests: Iterable[Path]) -> list[seen.Overlap]:
 
 
 def _about(options: argparse.Namespace, manifest: Manifest, pipeline: str, policy: str) -> dict[str, Any]:
-    """Which pipeline the figures are of; with --scores its own digest, and the models that are installed now."""
+    """Which pipeline the scores are of, which is installed, and the latter's models: with --scores these differ."""
     ready = [d for branch in Branch for d in manifest.ready(branch)]
     return {
         "manifest": str((options.scores or options.manifest).name),
         "pipeline": pipeline,
+        "installed": pipeline_digest(manifest),
         "fusion": manifest.fusion,
         "faces": manifest.faces,
         "policy": policy,

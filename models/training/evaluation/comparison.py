@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 from rich.table import Table
 
-from clipwarden.models.training.evaluation.figures import Floats, ranking
+from clipwarden.models.training.evaluation.figures import Floats
 from clipwarden.models.training.evaluation.ledger import Scores, read_scores
-from clipwarden.models.training.evaluation.resampling import Interval, delong, intervals
+from clipwarden.models.training.evaluation.resampling import Interval, delong, paired
 from clipwarden.shared.errors import ConfigError
 
 FUSED: Final = "fused"
@@ -74,12 +74,7 @@ def _gain(subject: str, scores: Scores, first: Floats, second: Floats, seed: int
     if len(np.unique(fake)) < 2:
         return Gain(subject, len(fake), int((~fake).sum()), nothing, nothing, nothing, nothing)
     groups = np.unique(scores.text["group"][both], return_inverse=True)[1]
-
-    def of(weight: Floats) -> dict[str, Floats]:
-        areas = [ranking(fake, score, weight)["auc"] for score in (first, second)]
-        return {"first": areas[0], "second": areas[1], "difference": areas[0] - areas[1]}
-
-    found = intervals(of, groups, seed)
+    found = paired(fake, first, second, groups, seed)
     return Gain(subject, len(fake), int((~fake).sum()), **found, delong=delong(fake, first, second))
 
 

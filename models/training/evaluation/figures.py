@@ -112,18 +112,19 @@ def _equal_error(tpr: Floats, fpr: Floats) -> Floats:
 
 
 def source_matched(judged: Judged, weight: Floats) -> Floats:
-    """AUC of real against fake items of one source, averaged over the sources that have both."""
-    found = []
+    """AUC of real against fake items of one source, averaged over the sources that have both, as often as drawn."""
+    found, drawn = [], []
     for source in np.unique(judged.source[judged.source >= 0]):
         of = judged.source == source
         if 0 < judged.fake[of].sum() < of.sum():
             found.append(ranking(judged.fake[of], judged.score[of], weight[:, of])["auc"])
+            drawn.append(weight[:, of].mean(axis=1))
     if not found:
         return np.full(len(weight), np.nan)
     per_source = np.array(found)
-    defined = ~np.isnan(per_source)
+    times = np.where(np.isnan(per_source), 0, drawn)
     with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(defined, per_source, 0).sum(axis=0) / defined.sum(axis=0))
+        return np.asarray((np.nan_to_num(per_source) * times).sum(axis=0) / times.sum(axis=0))
 
 
 def decisions(judged: Judged, weight: Floats) -> dict[str, Floats]:

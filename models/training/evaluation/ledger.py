@@ -1,7 +1,8 @@
 """scores.csv: one row per examined file, appended as it comes and kept across restarts; and reading it back.
 
-A row is known by the digest of its path, label and size and of the pipeline: an edited manifest, an exchanged file and
-other weights are scored anew.
+A row is known by the digest of its path, label, size and time of change, and of the pipeline: other labels, exchanged
+files and other weights are scored anew, and so is a file that could not be opened. What else the manifest says is taken
+from the manifest as it is now.
 """
 
 import csv
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from clipwarden.models.catalogue import CATALOGUE
 from clipwarden.models.training.evaluation.figures import Bools, Floats
-from clipwarden.models.training.evaluation.manifest import Item, is_fake
+from clipwarden.models.training.evaluation.manifest import Duplicate, Item, is_fake
 from clipwarden.models.training.evaluation.quality import CODECS, CONTAINER, SEEN
 from clipwarden.shared.contracts import Branch, Manifest
 from clipwarden.shared.errors import ConfigError
@@ -30,7 +31,11 @@ OF_ITEM: Final = ("path", "label", "group", "generator", "source", "identity", "
 TEXTS: Final = ("key", "pipeline", *OF_ITEM, "sha256", "status", "message", "verdict", "head", "kind", *CODECS)
 NUMBERS: Final = ("probability", "size_bytes", *CONTAINER, *SEEN)
 EXAMINED: Final = "ok"
-"""Status of a file with results; any other is the code of why there are none."""
+MISSING: Final = "missing"
+UNREADABLE: Final = "unreadable"
+"""Status of a file with results, of one that is not there, of one that the system does not let us open; any other is
+the media's own code of why there are none.
+"""
 _SYNC_EVERY: Final = 20
 
 Record = dict[str, str]
@@ -53,9 +58,21 @@ def features_of(detector: str) -> tuple[str, ...]:
     return tuple(name for name, feature in CATALOGUE.items() if feature.detector == detector)
 
 
-def key_of(item: Item, size_bytes: int) -> str:
-    text = "\0".join((item.path, "fake" if item.fake else "real", str(size_bytes)))
+def key_of(item: Item, path: Path) -> str:
+    """What the row of an item is known by, with its file as it is now."""
+    try:
+        found = path.stat()
+        state = f"{found.st_size}/{found.st_mtime_ns}"
+    except (OSError, ValueError):
+        state = ""
+    text = "\0".join((item.path, "fake" if item.fake else "real", state))
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+
+
+def said_of(item: Item) -> Record:
+    """The columns of OF_ITEM."""
+    said = {name: str(getattr(item, name)) for name in OF_ITEM if name != "label"}
+    return {**said, "label": "fake" if item.fake else "real"}
 
 
 class Ledger:
@@ -112,7 +129,8 @@ class Ledger:
             for row in reader:
                 if tuple(reader.fieldnames) != self.columns or row["pipeline"] != self.pipeline:
                     raise ConfigError(f"{self.path} holds scores of another pipeline; give another --out")
-                self.keys.add(row["key"])
+                if row["status"] != UNREADABLE:
+                    self.keys.add(row["key"])
 
 
 def _whole_rows(content: bytes) -> int:
@@ -122,16 +140,22 @@ def _whole_rows(content: bytes) -> int:
     return content.rfind(b"\n") + 1
 
 
-def keep_only(path: Path, keys: Mapping[str, int]) -> None:
-    """Rewrite a ledger with these keys alone, in the order of their numbers, each once; the old or the new is seen."""
+def keep_only(path: Path, items: Mapping[str, Item]) -> None:
+    """Rewrite a ledger with the rows of these keys alone, in their order, each once, and with what the items now say.
+
+    The old ledger or the new one is seen.
+    """
     with path.open(encoding="utf-8", newline="") as stream:
         reader = csv.reader(stream)
         header = next(reader)
-        rows = {row[0]: row for row in reader if row[0] in keys}
+        rows = {row[0]: row for row in reader if row[0] in items}
     made = io.StringIO(newline="")
-    writer = csv.writer(made)
-    writer.writerow(header)
-    writer.writerows(rows[key] for key in sorted(rows, key=lambda k: keys[k]))
+    writer = csv.DictWriter(made, header)
+    writer.writeheader()
+    for key in (key for key in items if key in rows):
+        row = dict(zip(header, rows[key], strict=True))
+        probed = next((row[name] for name in CODECS if row[name]), "")
+        writer.writerow({**row, **said_of(items[key]), "codec": items[key].codec or probed})
     part = path.with_name(f".{path.name}.part")
     part.write_text(made.getvalue(), "utf-8", newline="")
     part.replace(path)
@@ -200,6 +224,8 @@ def _scores(path: Path, raw: Mapping[str, Sequence[str]], detectors: Sequence[st
         raise ConfigError(f"scores {path}, line {k + 2} ({raw['path'][k]}): label {raw['label'][k]!r} is not known")
     wanted = [*NUMBERS, *(f"{d}:score" for d in detectors), *(f for d in detectors for f in features_of(d))]
     number = {name: _numbers(path, name, raw.get(name, [""] * n)) for name in wanted}
+    for name in ("probability", *(f"{d}:score" for d in detectors)):
+        _check_probability(path, name, number[name])
     text = {name: np.array(raw.get(name, [""] * n), dtype=np.str_) for name in TEXTS}
     if "group" not in raw:
         text["group"] = text["path"]
@@ -219,6 +245,13 @@ def _numbers(path: Path, name: str, texts: Iterable[str]) -> Floats:
         raise ConfigError(f"scores {path}: column {name} holds something other than numbers: {error}") from error
 
 
+def _check_probability(path: Path, name: str, value: Floats) -> None:
+    wrong = np.flatnonzero((value < 0) | (value > 1))
+    if len(wrong):
+        k = int(wrong[0])
+        raise ConfigError(f"scores {path}, line {k + 2}: {name} is {value[k]:g}, which does not lie between 0 and 1")
+
+
 def _present(score: Floats) -> list[str]:
     return ["" if absent else EXAMINED for absent in np.isnan(score)]
 
@@ -226,6 +259,24 @@ def _present(score: Floats) -> list[str]:
 def _by_half(probability: Floats) -> NDArray[np.str_]:
     called = np.where(probability >= 0.5, "fake", "real")
     return np.where(np.isnan(probability), "", called)
+
+
+def once_by_content(scores: Scores, lines: Mapping[str, int] | None = None) -> tuple[Scores, list[Duplicate]]:
+    """The rows without those whose file has the bytes of an earlier examined one, and these.
+
+    `lines` says where the manifest names each path; without it they are the lines of the scores file.
+    """
+    kept = np.ones(len(scores), np.bool_)
+    again: list[Duplicate] = []
+    seen: dict[str, Item] = {}
+    for k in np.flatnonzero(scores.examined & (scores.text["sha256"] != "")).tolist():
+        path, fake = str(scores.text["path"][k]), bool(scores.fake[k])
+        item = Item((lines or {}).get(path, k + 2), path, fake, str(scores.text["group"][k]))
+        first = seen.setdefault(str(scores.text["sha256"][k]), item)
+        if first is not item:
+            kept[k] = False
+            again.append(Duplicate(item, first, first.fake != fake))
+    return scores.rows(kept), again
 
 
 def branches_of(detectors: Sequence[str]) -> dict[str, Branch]:

@@ -64,7 +64,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """A row whose file an earlier row already named; `contradicts`: the two have different labels."""
+    """A row whose file an earlier row already has, by name or content; `contradicts`: the two have different labels."""
 
     item: Item
     first: Item

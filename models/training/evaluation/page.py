@@ -198,5 +198,7 @@ def _coverage(found: Assessment) -> Section:
 
 def _models(about: Mapping[str, Any]) -> Section:
     rows = [(name, facts["version"], facts["weights"]) for name, facts in about["models"].items()]
-    texts = (f"Pipeline {about['pipeline']}, fusion {about['fusion']}.",)
+    texts = [f"Pipeline {about['installed']}, fusion {about['fusion']}."]
+    if about["pipeline"] != about["installed"]:
+        texts.insert(0, f"The scores are of pipeline {about['pipeline']}; what follows is installed here now.")
     return Section("Models", texts, (Grid(("detector", "version", "weights"), rows),))

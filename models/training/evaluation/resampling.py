@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy.stats import norm, rankdata
 
-from clipwarden.models.training.evaluation.figures import Bools, Floats
+from clipwarden.models.training.evaluation.figures import Bools, Floats, ranking
 from clipwarden.models.training.measure import COVERED, RESAMPLES
 
 Figures = Callable[[Floats], dict[str, Floats]]
@@ -46,6 +46,19 @@ def intervals(
         for name, value in figures(weight).items():
             drawn[name].append(value)
     return {name: _interval(value, np.concatenate(drawn[name])) for name, value in values.items()}
+
+
+def paired(
+    fake: Bools, first: Floats, second: Floats, groups: NDArray[np.int64], seed: int = 0, weight: Floats | None = None
+) -> dict[str, Interval]:
+    """AUC of the "first" scores, of the "second", and their "difference", over the same resamples of weighed items."""
+
+    def of(drawn: Floats) -> dict[str, Floats]:
+        times = drawn if weight is None else drawn * weight
+        areas = [ranking(fake, score, times)["auc"] for score in (first, second)]
+        return {"first": areas[0], "second": areas[1], "difference": areas[0] - areas[1]}
+
+    return intervals(of, groups, seed)
 
 
 def resampled(groups: NDArray[np.int64], seed: int, resamples: int) -> Iterator[Floats]:

@@ -11,10 +11,10 @@ import numpy as np
 from clipwarden.models.run import Laboratory
 from clipwarden.models.training.evaluation import subjects
 from clipwarden.models.training.evaluation.assessment import counts, measured
-from clipwarden.models.training.evaluation.ledger import Ledger, Record, Scores, key_of, read_scores
+from clipwarden.models.training.evaluation.ledger import Ledger, Record, Scores, keep_only, read_scores, said_of
 from clipwarden.models.training.evaluation.manifest import Item
 from clipwarden.models.training.evaluation.recoding import STRENGTHS, WORDS, recoded
-from clipwarden.models.training.evaluation.scoring import score, size_of
+from clipwarden.models.training.evaluation.scoring import by_key, score
 from clipwarden.models.training.evaluation.subjects import FUSED
 from clipwarden.shared.contracts import MediaKind
 from clipwarden.shared.errors import MediaError
@@ -45,16 +45,18 @@ def curve(
     """Level → subject → figures. `ledger`: the folder for each strength's scores, kept over restarts, and pipeline."""
     folder, pipeline = ledger
     paths = [item.path for _, item in sample]
+    work = by_key(sample)
     found = {UNTOUCHED: _level(clean.rows(np.isin(clean.text["path"], paths)), laboratory, seed)}
     for strength in STRENGTHS:
         file = folder / f"scores-recoded-{strength}.csv"
         with Ledger(file, clean.detectors, pipeline) as kept:
-            for path, item in sample:
-                if key_of(item, size_of(path)) not in kept.keys:
-                    kept.add(_scored(path, item, kinds[item.path], strength, laboratory))
+            for key in (key for key in work if key not in kept.keys):
+                path, item = work[key]
+                kept.add({**_scored(path, item, kinds[item.path], strength, laboratory), "key": key})
+        keep_only(file, {key: item for key, (_, item) in work.items()})
         scores = read_scores(file)
         words = " · ".join(WORDS[kind][strength] for kind in _in_order(kinds[p] for p in paths))
-        found[words] = _level(scores.rows(np.isin(scores.text["path"], paths)), laboratory, seed)
+        found[words] = _level(scores, laboratory, seed)
     return found
 
 
@@ -63,14 +65,11 @@ def _in_order(kinds: Iterable[MediaKind]) -> list[MediaKind]:
 
 
 def _scored(path: Path, item: Item, kind: MediaKind, strength: int, laboratory: Laboratory) -> Record:
-    """The row of the copy under the key of the original."""
-    key = {"key": key_of(item, size_of(path))}
     with tempfile.TemporaryDirectory() as folder:
         try:
-            return {**score(recoded(path, kind, strength, Path(folder)), item, laboratory), **key}
+            return score(recoded(path, kind, strength, Path(folder)), item, laboratory)
         except MediaError as error:
-            refused = {"path": item.path, "label": "fake" if item.fake else "real", "group": item.group}
-            return {**refused, **key, "status": str(error.code), "message": str(error)}
+            return {**said_of(item), "status": str(error.code), "message": str(error)}
 
 
 def _level(scores: Scores, laboratory: Laboratory, seed: int) -> dict[str, Any]:

@@ -1,16 +1,25 @@
 """Runs the installed pipeline over the items of a manifest, each file once, and writes what it says to the ledger."""
 
+import errno
 import math
 import multiprocessing
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Final
 
 from clipwarden.models.run import Laboratory, judged, open_laboratory, read_clip
 from clipwarden.models.training.evaluation import quality
-from clipwarden.models.training.evaluation.ledger import EXAMINED, OF_ITEM, Record, features_of, key_of
+from clipwarden.models.training.evaluation.ledger import (
+    EXAMINED,
+    MISSING,
+    UNREADABLE,
+    Record,
+    features_of,
+    key_of,
+    said_of,
+)
 from clipwarden.models.training.evaluation.manifest import Item
 from clipwarden.models.weights import file_digest
 from clipwarden.shared.contracts import BranchResult
@@ -18,27 +27,15 @@ from clipwarden.shared.errors import MediaError
 from clipwarden.shared.media.fence import Fence
 from clipwarden.shared.media.limits import MediaLimits
 
-MISSING: Final = "missing"
-UNREADABLE: Final = "unreadable"
-"""Codes of files that are not there, or that the system does not let us open; the others are the media's own."""
 _WAITING_PER_PROCESS: Final = 4
 _laboratory: list[Laboratory] = []
 
 
-def size_of(path: Path) -> int:
-    """Bytes of a file, -1 if it is not there: part of what a row is known by."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
-
-
 def score(path: Path, item: Item, laboratory: Laboratory) -> Record:
-    """One row of the ledger. A file's own faults become its status; WorkerFault passes."""
-    record = {name: str(getattr(item, name)) for name in OF_ITEM if name != "label"}
-    record |= {"key": key_of(item, size_of(path)), "label": "fake" if item.fake else "real", "sha256": item.sha256}
+    """One row of the ledger, but for its key. A file's own faults become its status; WorkerFault passes."""
+    record = {**said_of(item), "sha256": item.sha256}
     try:
-        record["sha256"] = file_digest(path).removeprefix("sha256:")
+        record["sha256"] = _digest(path)
         read = read_clip(laboratory.fence, path, laboratory.manifest, laboratory.faces)
         examined = judged(path, read, laboratory)
     except MediaError as error:
@@ -58,6 +55,14 @@ def score(path: Path, item: Item, laboratory: Laboratory) -> Record:
     if not record["codec"]:
         record["codec"] = probe.video_codec or probe.audio_codec or ""
     return record | found | _outcomes(examined.results, laboratory)
+
+
+def _digest(path: Path) -> str:
+    """Raises OSError, too, for a path with a NUL in it, which no file can have."""
+    try:
+        return file_digest(path).removeprefix("sha256:")
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error)) from error
 
 
 def _outcomes(results: Sequence[BranchResult], laboratory: Laboratory) -> Record:
@@ -113,6 +118,6 @@ def _score_there(path: Path, item: Item) -> Record:
     return score(path, item, _laboratory[0])
 
 
-def by_key(work: Iterable[tuple[Path, Item]]) -> Mapping[str, int]:
-    """The keys of the work's rows, and their places in it."""
-    return {key_of(item, size_of(path)): place for place, (path, item) in enumerate(work)}
+def by_key(work: Iterable[tuple[Path, Item]]) -> dict[str, tuple[Path, Item]]:
+    """The work under the keys of its rows, in its order."""
+    return {key_of(item, path): (path, item) for path, item in work}

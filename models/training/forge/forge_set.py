@@ -5,7 +5,6 @@ it is drawn by the clip, not by the label. Every item carries the person, footag
 """
 
 import csv
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from clipwarden.models.training.forge.footage import Footage
 from clipwarden.models.training.forge.forging import ALL_REAL, Forge, Item, Order, record_of
 from clipwarden.models.training.forge.recipe import Labels, NotForgeable, Recipe, Rng, Sources, Truth, seeded
 from clipwarden.models.training.forge.recipes import UNTOUCHED, recipe_of
-from clipwarden.models.training.run_folder import RunFolder
+from clipwarden.models.training.run_folder import RunFolder, cache_name
 from clipwarden.models.weights import file_digest
 from clipwarden.shared.contract import Contract
 from clipwarden.shared.errors import ConfigError, MediaError
@@ -119,7 +118,7 @@ class _Maker:
         if row.path in self._seen:
             return Outcome(row, (), (("", "an earlier row has the same path"),))
         self._seen.add(row.path)
-        kept = self._folder / f"{_stem(row)}.outcome.json"
+        kept = self._folder / f"{cache_name(row.path)}.outcome.json"
         if kept.exists():
             return self._found(row, kept)
         try:
@@ -152,7 +151,7 @@ class _Maker:
 
     def _one(self, order: Order, row: Row, clip: Footage, rng: Rng) -> tuple[str, Item]:
         suffix = ".mp4" if clip.probe.has_video else ".flac"
-        out = self._folder / f"{_stem(row)}-{order.recipe.name}{suffix}"
+        out = self._folder / f"{cache_name(row.path)}-{order.recipe.name}{suffix}"
         other = self._other(order.recipe, row, clip, rng) if order.recipe.needs_other else None
         return out.name, self._forge.make(order, clip, other, out)
 
@@ -237,8 +236,3 @@ def _related(row: Row, other: Row) -> bool:
 def _folds(row: Row) -> tuple[str, ...]:
     """What must not meet in one item."""
     return row.carried["fold"], row.carried["source_fold"]
-
-
-def _stem(row: Row) -> str:
-    """A file name that two paths never share."""
-    return f"{Path(row.path).stem}-{hashlib.sha256(row.path.encode()).hexdigest()[:8]}"

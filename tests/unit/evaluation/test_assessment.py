@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from clipwarden.models.catalogue import logit
 from clipwarden.models.fusion.bundle import FusionBundle, bundle_path, read_bundle
 from clipwarden.models.fusion.verdict import sigmoid, weigh
-from clipwarden.models.training.evaluation.assessment import Assessment, Background, assessed
+from clipwarden.models.training.evaluation.assessment import MOST_LEVELS, Assessment, Background, assessed
 from clipwarden.models.training.evaluation.ledger import Scores, read_scores
 from clipwarden.models.training.evaluation.manifest import Duplicate, Item
 from clipwarden.models.training.evaluation.seen import Overlap
@@ -54,6 +54,16 @@ def test_parts_are_counted_and_generators_stand_against_all_real(found: Assessme
     assert sum(part["counts"]["items"] for part in found.breakdown["face_size"].values()) == 120
     assert "codec" not in found.breakdown
     assert "source_matched_auc" in generators["maker 0"]["fused"]
+
+
+def test_beyond_the_largest_parts_the_others_are_one(scores: Scores, bundle: FusionBundle) -> None:
+    many = np.array([f"maker {k // 2 if k < 104 else 0:02}" if k % 2 == 0 else "" for k in range(120)])
+    found = assessed(replace(scores, text={**scores.text, "generator": many}), bundle, Background(120))
+    generators = found.breakdown["generator"]
+    assert len(generators) == MOST_LEVELS + 1
+    assert generators["maker 00"]["counts"]["fake"] == 9
+    assert generators["2 others, together"]["counts"] == {"items": 62, "real": 60, "fake": 2, "groups": 30}
+    assert sum(part["counts"]["fake"] for part in generators.values()) == 60
 
 
 def test_a_head_alone_is_weighed_as_the_verdict_weighs_it(scores: Scores, bundle: FusionBundle) -> None:
@@ -116,6 +126,11 @@ def test_a_detector_no_better_than_the_metadata_is_named(scores: Scores, bundle:
     assert codes(found).count("not_above_metadata") == 3
     assert found.baselines["metadata"]["auc"].value == 1.0
     assert found.against_metadata["fused"].high < 0
+
+
+def test_scores_of_another_pipeline_than_is_installed_are_named(scores: Scores, bundle: FusionBundle) -> None:
+    assert "other_pipeline" in codes(assessed(scores, bundle, Background(120, made_by="p1", installed="p2")))
+    assert "other_pipeline" not in codes(assessed(scores, bundle, Background(120, made_by="p1", installed="p1")))
 
 
 def test_training_material_is_named_first(scores: Scores, bundle: FusionBundle) -> None:

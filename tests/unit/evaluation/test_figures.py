@@ -95,6 +95,17 @@ def test_source_matched_auc_averages_over_sources_with_both_labels() -> None:
     assert source_matched(judged(fake, score, source), np.ones((1, 200)))[0] == pytest.approx(np.mean(areas))
 
 
+def test_a_source_that_is_drawn_again_counts_again() -> None:
+    fake, score = sample(3)
+    source = np.arange(200) % 6
+    times = np.random.default_rng(4).integers(0, 4, (20, 6))
+    times[0] = [0, 3, 0, 1, 0, 0]
+    areas = [roc_auc_score(fake[source == k], score[source == k]) for k in range(6)]
+    expected = [np.mean([area for k, area in enumerate(areas) for _ in range(draw[k])]) for draw in times]
+    found = source_matched(judged(fake, score, source), times[:, source].astype(float))
+    np.testing.assert_allclose(found, expected)
+
+
 def test_without_both_labels_ranking_is_undefined_and_the_rest_stands() -> None:
     fake, score = np.ones(20, bool), np.linspace(0.1, 0.9, 20)
     found = {name: value[0] for name, value in all_figures(judged(fake, score), np.ones((1, 20))).items()}

@@ -1,6 +1,8 @@
 """scores.csv survives crashes, refuses another pipeline's rows, and reads back what was written."""
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +15,24 @@ from clipwarden.models.training.evaluation.ledger import (
     Scores,
     columns,
     keep_only,
+    key_of,
+    once_by_content,
     pipeline_digest,
     read_scores,
 )
+from clipwarden.models.training.evaluation.manifest import Item
 from clipwarden.shared.contracts import DetectorState
 from clipwarden.shared.errors import ConfigError
 
 NAMES = ("forensic_mlp",)
 
 
-def row(key: str) -> dict[str, str]:
-    return {"key": key, "path": f"{key}, or so.mp4", "label": "fake", "status": "ok", "probability": "0.25"}
+def row(key: str, **more: str) -> dict[str, str]:
+    return {"key": key, "path": f"{key}, or so.mp4", "label": "fake", "status": "ok", "probability": "0.25", **more}
+
+
+def item(key: str, **more: str) -> Item:
+    return replace(Item(2, f"{key}, or so.mp4", True, key), **more)
 
 
 def test_rows_are_kept_across_restarts(tmp_path: Path) -> None:
@@ -82,9 +91,63 @@ def test_rows_that_are_not_wanted_any_more_leave(tmp_path: Path) -> None:
     with Ledger(path, NAMES, "p1") as ledger:
         for key in "abca":
             ledger.add(row(key))
-    keep_only(path, {"c": 0, "a": 1})
+    keep_only(path, {"c": item("c"), "a": item("a")})
     assert read_scores(path).text["key"].tolist() == ["c", "a"]
     assert tuple(path.read_text().splitlines()[0].split(",")) == columns(NAMES)
+
+
+def test_rows_say_what_the_manifest_says_now(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    with Ledger(path, NAMES, "p1") as ledger:
+        ledger.add(row("a", group="old", codec="stated", video_codec="h264"))
+        ledger.add(row("b", codec="h264", video_codec="h264"))
+    keep_only(path, {"a": item("a", group="g1", generator="maker", identity="ann"), "b": item("b", codec="mjpeg")})
+    text = read_scores(path).text
+    found = {name: text[name].tolist() for name in ("group", "generator", "identity", "codec", "label")}
+    assert found == {
+        "group": ["g1", "b"],
+        "generator": ["maker", ""],
+        "identity": ["ann", ""],
+        "codec": ["h264", "mjpeg"],
+        "label": ["fake", "fake"],
+    }
+    assert read_scores(path).number["probability"].tolist() == [0.25, 0.25]
+
+
+def test_a_file_that_could_not_be_opened_is_tried_again(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    with Ledger(path, NAMES, "p1") as ledger:
+        ledger.add(row("a", status="unreadable"))
+        ledger.add(row("b", status="not_media"))
+    with Ledger(path, NAMES, "p1") as ledger:
+        assert ledger.keys == {"b"}
+        ledger.add(row("a"))
+    keep_only(path, {"a": item("a"), "b": item("b")})
+    assert read_scores(path).text["status"].tolist() == ["ok", "not_media"]
+
+
+def test_another_file_of_the_same_size_has_another_key(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"one")
+    before = key_of(item("a"), path)
+    assert key_of(item("a"), path) == before
+    path.write_bytes(b"two")
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1000))
+    assert key_of(item("a"), path) != before
+
+
+def test_a_file_under_two_names_counts_once(scores: Scores) -> None:
+    digests = scores.text["sha256"].copy()
+    digests[[4, 7, 9]] = digests[2]
+    status = scores.text["status"].astype("U20")
+    status[9] = "not_media"
+    both = replace(scores, text={**scores.text, "sha256": digests, "status": status})
+    kept, again = once_by_content(both, {"clips/0002.mp4": 30, "clips/0004.mp4": 40})
+    assert kept.text["path"].tolist() == [p for k, p in enumerate(scores.text["path"].tolist()) if k not in {4, 7}]
+    assert [(d.item.row, d.item.path, d.first.row, d.contradicts) for d in again] == [
+        (40, "clips/0004.mp4", 30, False),
+        (9, "clips/0007.mp4", 30, True),
+    ]
 
 
 def test_scores_of_another_program_are_read(tmp_path: Path) -> None:
@@ -104,6 +167,9 @@ def test_scores_of_another_program_are_read(tmp_path: Path) -> None:
         ("path,label,probability\na,real\n", "line 2: 3 entries"),
         ("path,label,probability\na,real,much\n", "column probability holds something other than numbers"),
         ("path,label,probability\na,real,1\nb,perhaps,1\n", r"line 3 \(b\): label 'perhaps'"),
+        ("path,label,probability\na,real,1\nb,real,-0.5\n", "line 3: probability is -0.5, which does not lie between"),
+        ("path,label,probability\na,real,inf\n", "line 2: probability is inf"),
+        ("path,label,theirs:score\na,real,7.5\n", "line 2: theirs:score is 7.5"),
         ("", "need the columns"),
     ],
 )

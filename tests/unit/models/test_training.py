@@ -10,6 +10,7 @@ import torch
 from skimage import data
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from clipwarden.models.audio.cqcc_cnn import CqccNetwork
 from clipwarden.models.training.card import FACTS, card_text
 from clipwarden.models.training.channel import coded, through_channel
 from clipwarden.models.training.cli import TRAINERS
@@ -17,10 +18,10 @@ from clipwarden.models.training.cqcc_fit import CqccRecipe, Material, fit_cqcc
 from clipwarden.models.training.forensic import ClipFeatures, ForensicRecipe, fit_forensic
 from clipwarden.models.training.laundry import laundered
 from clipwarden.models.training.measure import auc, eer, measures
-from clipwarden.models.training.run_folder import RunFolder, ScoreRow, cache_name, folds_digest
+from clipwarden.models.training.run_folder import CURVES, RunFolder, ScoreRow, begin_run, cache_name, read_table
 from clipwarden.models.training.speech_data import Utterance, training_utterances, weights_of
 from clipwarden.models.training.video_data import VideoClip, clip_weights, training_clips
-from clipwarden.models.visual.forensic_mlp import ForensicMlp
+from clipwarden.models.visual.forensic_mlp import ForensicMlp, ForensicNetwork
 from clipwarden.shared.cli import main
 from clipwarden.shared.errors import ConfigError
 
@@ -160,11 +161,18 @@ def test_the_forensic_fit_learns_what_separates_and_is_seeded():
     rng = np.random.default_rng(0)
     material = [_separable(rng, k % 2 == 0) for k in range(40)]
     recipe = ForensicRecipe(steps=60, batch=64)
-    network = fit_forensic(material, recipe, 3)
+    networks, losses = [], []
+    for _ in range(2):
+        torch.manual_seed(3)
+        networks.append(ForensicNetwork())
+        losses.append(list(fit_forensic(networks[-1], material, recipe, 3)))
+    network, again = networks
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 60
+    assert not network.training
     held_out = [_separable(rng, k % 2 == 0) for k in range(20)]
     logits = np.array([ForensicMlp(network, "cpu").predict(f.plain).mean() for f in held_out])
     assert auc(np.array([f.clip.fake for f in held_out]), logits) > 0.95
-    again = fit_forensic(material, recipe, 3)
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
 
 
@@ -185,7 +193,10 @@ def test_the_cqcc_fit_learns_what_separates():
 
     material = Material([[rows(f), rows(f)] for f in fake], fake, np.full(24, 1 / 24))
     recipe = CqccRecipe(steps=40, batch=12, frames=48, masked_frames=6)
-    *_, network = fit_cqcc(material, recipe, 0)
+    network = CqccNetwork(recipe.dropout)
+    losses = list(fit_cqcc(network, material, recipe, 0))
+    assert len(losses) == 40
+    assert losses[-1] < losses[0]
     assert not network.training
     unseen = torch.from_numpy(np.stack([rows(f) for f in fake]))
     with torch.inference_mode():
@@ -233,26 +244,29 @@ def test_a_folder_without_the_tables_is_refused_by_name(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_under_other_folds_is_another_run(tmp_path):
-    (tmp_path / "folds.csv").write_text("path,fold\na,0\n")
-    before = folds_digest(tmp_path)
-    (tmp_path / "folds.csv").write_text("path,fold\na,1\n")
-    assert folds_digest(tmp_path) != before
+@pytest.mark.parametrize("table", ["folds.csv", "manifest.csv"])
+def test_a_run_under_other_folds_or_on_other_media_is_another_run(tmp_path, table):
+    for name in ("folds.csv", "manifest.csv"):
+        (tmp_path / name).write_text("path,sha256,fold\na,aa,0\n")
+    for _ in range(2):
+        begin_run(tmp_path / "run", "x", 0, ForensicRecipe(), tmp_path)
+    (tmp_path / table).write_text("path,sha256,fold\na,bb,1\n")
+    with pytest.raises(ConfigError, match="another configuration"):
+        begin_run(tmp_path / "run", "x", 0, ForensicRecipe(), tmp_path)
+
+
+def test_a_network_that_is_trained_anew_has_one_curve(tmp_path):
+    run = RunFolder(tmp_path, {})
+    run.write_curve("fold-0", [0.7, 0.6])
+    run.write_curve("fold-1", [0.5])
+    run.write_curve("fold-0", [0.123456789])
+    rows = [(r["network"], r["step"], r["loss"]) for r in read_table(tmp_path / CURVES, ("network", "step", "loss"))]
+    assert rows == [("fold-1", "1", "0.5"), ("fold-0", "1", "0.123457")]
 
 
 def test_items_of_one_name_in_two_folders_are_two_in_a_cache():
     assert cache_name("a/1.mp4") != cache_name("b/1.mp4")
     assert cache_name("a/1.mp4").startswith("1-")
-
-
-@pytest.mark.parametrize(("apart", "said"), [(True, "are not trained on either"), (False, "were not kept apart")])
-def test_a_card_says_whether_speakers_were_kept_apart(tmp_path, apart, said):
-    fake, scores = _scores(4)
-    part = measures(fake, scores, [str(k) for k in range(200)], 0).model_dump()
-    run = RunFolder(tmp_path, {"seed": 7, "recipe": {"steps": 3}})
-    run.write_json("metrics.json", {"all": part, "folds": {}, "families": {"hmm": part}, "speakers_apart": apart})
-    run.write_json("data.json", {"fake": 5, "real": 6, "licences": {}})
-    assert said in card_text("speech_stats", run)
 
 
 def test_what_was_tried_once_stays_in_the_card_and_its_figures_are_in_no_code(tmp_path):

@@ -65,6 +65,17 @@ def test_scores_become_a_bundle_of_every_subset_and_a_card(runs: Path, capsys: p
     assert "| composites | 320 |" in text
 
 
+def test_nothing_is_installed_without_the_data_that_was_learnt_from(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = runs / "models/fusion/bundle.json"
+    installed.parent.mkdir(parents=True)
+    monkeypatch.setattr(fusion, "bundle_path", lambda: installed)
+    assert main(["train", "fusion", "--runs", str(runs), "--install", "--data", str(runs / "gone")]) == 2
+    assert "manifest.csv cannot be read" in capsys.readouterr().err
+    assert not installed.exists()
+
+
 def test_a_head_of_one_branch_is_measured_on_labels_of_that_branch(runs: Path) -> None:
     material = read_material(runs)
     of_speech = material.apart[frozenset({Branch.AUDIO})]

@@ -15,8 +15,9 @@ from clipwarden.models.training.bilstm import BiLstmRecipe, FaceSequence, fit_bi
 from clipwarden.models.training.gate import GATE
 from clipwarden.models.training.measure import auc
 from clipwarden.models.training.picture_fit import ClipPictures
-from clipwarden.models.training.picture_run import fit_network
+from clipwarden.models.training.picture_run import fit_network, train_pictures
 from clipwarden.models.training.resnet import RESNET
+from clipwarden.models.training.run_folder import CURVES, read_table
 from clipwarden.models.training.video_data import VideoClip
 from clipwarden.models.visual.frame_resnet18 import FrameResNet18
 from clipwarden.models.visual.temporal_bilstm import BiLstmNetwork
@@ -48,11 +49,12 @@ def test_one_step_of_the_recipe_moves_every_parameter(name):
     of = replace(KINDS[name], recipe=replace(KINDS[name].recipe, steps=1, batch=2, side_px=64))
     material = _material(np.random.default_rng(0), 4)
     with Progress(disable=True) as progress:
-        network = fit_network(of, material, 3, progress, name)
-        again = fit_network(of, material, 3, progress, name)
+        network, losses = fit_network(of, material, 3, progress, name)
+        again, _ = fit_network(of, material, 3, progress, name)
     torch.manual_seed(3)
     untrained = of.network()
     assert not network.training
+    assert len(losses) == 1
     moved = [not torch.equal(a, b) for a, b in zip(network.parameters(), untrained.parameters(), strict=True)]
     assert all(moved)
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
@@ -62,7 +64,7 @@ def test_the_gate_learns_what_separates():
     rng = np.random.default_rng(1)
     of = replace(GATE, recipe=replace(GATE.recipe, steps=40, batch=8, side_px=64))
     with Progress(disable=True) as progress:
-        network = fit_network(of, _material(rng, 12), 0, progress, "gate")
+        network, _ = fit_network(of, _material(rng, 12), 0, progress, "gate")
     unseen = _material(rng, 12)
     with torch.inference_mode():
         logits = np.array([of.logits(network, m.plain).mean().item() for m in unseen])
@@ -77,6 +79,21 @@ def test_the_pace_rises_falls_and_never_stands_still():
     assert all(np.diff(pace[10:]) < 0)
     assert 0 < pace[0] < 0.2
     assert 0 < pace[-1] < 0.01
+
+
+def test_a_run_trains_each_network_once_and_keeps_the_loss_of_every_step(video_corpus, tmp_path):
+    of = replace(GATE, recipe=replace(GATE.recipe, steps=2, batch=4, side_px=64))
+    made = []
+    with Progress(disable=True) as progress:
+        for _ in range(2):
+            run = train_pictures(of, video_corpus, tmp_path / "run", 0, 1, progress)
+            made.append({path.name: path.stat().st_mtime_ns for path in run.path.glob("*.safetensors")})
+    assert made[0] == made[1]
+    rows = read_table(run.path / CURVES, ("network", "step", "loss"))
+    networks = [*(f"fold-{k}" for k in range(5)), "tiny_gate"]
+    assert [(r["network"], int(r["step"])) for r in rows] == [(name, k) for name in networks for k in (1, 2)]
+    assert all(0 < float(r["loss"]) < 10 for r in rows)
+    assert set(made[0]) == {f"{name}.safetensors" for name in networks}
 
 
 def test_both_labels_are_drawn_equally_often_whatever_there_is_of_them():
@@ -129,7 +146,10 @@ def _sequences(rng, count):
 def test_the_bilstm_learns_what_changes_over_time():
     rng = np.random.default_rng(5)
     material, unseen = list(_sequences(rng, 40)), list(_sequences(rng, 40))
-    network = fit_bilstm(material, replace(BiLstmRecipe(), steps=80, batch=16, learning_rate=5e-3), 0)
+    torch.manual_seed(0)
+    network = BiLstmNetwork(8)
+    losses = list(fit_bilstm(network, material, replace(BiLstmRecipe(), steps=80, batch=16, learning_rate=5e-3), 0))
+    assert len(losses) == 80
     assert not network.training
     with torch.inference_mode():
         logits = np.array([mean_logits(network, [s.embeddings]).item() for s in unseen])
