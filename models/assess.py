@@ -7,6 +7,7 @@ from typing import Final
 
 import structlog
 
+from clipwarden.models.backbones.memory import is_out_of_memory
 from clipwarden.models.detector import Detector, detector_class
 from clipwarden.models.weights import verified
 from clipwarden.shared.clip import Clip
@@ -14,7 +15,6 @@ from clipwarden.shared.codes import SENTENCES, FailCode
 from clipwarden.shared.contracts import Branch, BranchResult, DetectorOutcome, ManifestDetector, OutcomeStatus
 from clipwarden.shared.errors import DetectorError, NotApplicable, WorkerFault
 
-_OUT_OF_MEMORY: Final = "out of memory"
 _DEVICE_ERRORS: Final = ("CUDA error", "cuDNN error")
 log = structlog.stdlib.get_logger(__name__)
 
@@ -38,8 +38,7 @@ def pick_device(setting: str) -> str:
 
 def device_failed(error: Exception) -> bool:
     """Whether a library says that the device is in no state to go on; being out of memory is none."""
-    said = str(error)
-    return _OUT_OF_MEMORY not in said and any(words in said for words in _DEVICE_ERRORS)
+    return not is_out_of_memory(error) and any(words in str(error) for words in _DEVICE_ERRORS)
 
 
 def load(entry: ManifestDetector, device: str) -> Loaded:
@@ -120,14 +119,12 @@ def outcome(loaded: Loaded, clip: Clip, passing: tuple[type[Exception], ...] = (
         return ended(OutcomeStatus.SKIPPED, skip.code, str(skip))
     except DetectorError as error:
         return ended(OutcomeStatus.FAILED, error.code, str(error))
-    except MemoryError:
-        return ended(OutcomeStatus.FAILED, FailCode.OUT_OF_MEMORY, SENTENCES[FailCode.OUT_OF_MEMORY])
     except Exception as error:  # one clip must not stop a queue; the log keeps the traceback
         if isinstance(error, (WorkerFault, *passing)):
             raise
         if device_failed(error):
             raise WorkerFault(f"the device failed: {error}") from error
-        code = FailCode.OUT_OF_MEMORY if _OUT_OF_MEMORY in str(error) else FailCode.INTERNAL
+        code = FailCode.OUT_OF_MEMORY if is_out_of_memory(error) else FailCode.INTERNAL
         log.exception("detector failed", detector=entry.name)
         return ended(OutcomeStatus.FAILED, code, SENTENCES[code])
     return DetectorOutcome(

@@ -21,6 +21,20 @@ from clipwarden.shared.errors import WorkerFault
 WRAPPERS: Final = ("model_state_dict", "state_dict", "model")
 """Names under which training programs put the weights beside the state of their optimiser."""
 
+TYPES: Final = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""The types that numbers of a network may have, as safetensors names them."""
+
 _LAYOUTS: Final = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 PARALLEL: Final = "module."
@@ -40,11 +54,11 @@ def read_state(weights: WeightFile) -> dict[str, Tensor]:
     except Exception as error:  # a broken or hostile file may raise anything
         why = str(error).strip().partition("\n")[0]
         raise WorkerFault(f"weights {name} hold no plain tensors, or are cut off: {why}") from error
-    state = unwrapped(found)
-    if not state:
+    if not (state := unwrapped(found)):
         raise WorkerFault(f"weights {name} hold no tensors by name")
-    broken = [key for key, tensor in state.items() if not torch.isfinite(tensor).all()]
-    if broken:
+    if strange := [key for key, tensor in state.items() if not _is_plain(tensor)]:
+        raise WorkerFault(f"weights {name} hold other than plain tensors, in {', '.join(strange)}")
+    if broken := [key for key, tensor in state.items() if not torch.isfinite(tensor).all()]:
         raise WorkerFault(f"weights {name} hold numbers that are not finite, in {', '.join(broken)}")
     return state
 
@@ -89,7 +103,12 @@ def fit(
 
 
 def settle(module: torch.nn.Module, device: str, dtype: Dtype = "float32", keep: tuple[str, ...] = ()) -> None:
-    """Bring a filled network into the form it judges in; see `fit`. Its state cannot be saved afterwards."""
+    """Bring a filled network into the form it judges in; see `fit`. Its state cannot be saved afterwards.
+
+    From then on cuDNN computes float32 in full in this whole process: by default it drops 13 of the 23 bits behind the
+    point, and evidence would depend on the device.
+    """
+    torch.backends.cudnn.allow_tf32 = False
     module.to(device).eval().requires_grad_(False)
     fold_norms(module)
     if dtype == "bfloat16":
@@ -132,6 +151,12 @@ def _lay_out(module: torch.nn.Module) -> None:
     for parameter in module.parameters():
         if parameter.dim() in _LAYOUTS:
             parameter.data = parameter.data.contiguous(memory_format=_LAYOUTS[parameter.dim()])
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is a block of numbers of a usual type, and takes no more room in use than in its file."""
+    dense = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_nested
+    return dense and tensor.dtype in TYPES and tensor.nbytes <= tensor.untyped_storage().nbytes()
 
 
 def _below(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

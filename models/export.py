@@ -6,13 +6,16 @@ prepared. It is written only after it was seen to compute what the detector comp
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 from clipwarden.models.detector import Detector, detector_class
 from clipwarden.models.graphs import NAMES, Graph, graph_of
+from clipwarden.models.hub.foreign import readable
+from clipwarden.models.hub.install import told
 from clipwarden.models.runtime import OnnxNetwork
 from clipwarden.models.tracing import onnx_bytes, prove, torchscript_bytes
 from clipwarden.models.weights import WeightFile, file_digest, verified, weights_table
@@ -29,8 +32,8 @@ def main(argv: Sequence[str]) -> int:
     out = options.out or Path(options.name + form.suffix)
     if out.exists():
         raise ConfigError(f"{out} is there already; choose another place by --out")
-    weights = _weights(options.name, options.weights)
-    detector = detector_class(options.name).load(weights, "cpu")
+    with _weights(options.name, options.weights, options.option) as weights:
+        detector = detector_class(options.name).load(weights, "cpu")
     graph = graph_of(options.name, detector)
     written = form.write(graph, facts_of(detector, weights, graph))
     try:
@@ -93,15 +96,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--format", choices=FORMATS, default="onnx")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: NAME.onnx or NAME.pt in this folder")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="weights to take in place of the installed ones")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="what the file of --weights does not say"
+    )
     return parser
 
 
-def _weights(name: str, path: Path | None) -> WeightFile:
+@contextmanager
+def _weights(name: str, path: Path | None, given: Sequence[str]) -> Iterator[WeightFile]:
     if path is None:
-        return verified(name)
-    options = weights_table()[name].options
+        if given:
+            raise ConfigError("--option says of a file what it does not say itself: name the file by --weights")
+        yield verified(name)
+        return
+    entry = weights_table()[name]
+    options = {**entry.options, **told(name, entry, given)}
     backbone = options.get("backbone")
-    try:
-        return WeightFile(path, file_digest(path), options, verified(backbone) if backbone else None)
-    except OSError as error:
-        raise ConfigError(f"weights {path} cannot be opened: {error.strerror}") from error
+    with readable(path, entry.companions) as file:
+        yield WeightFile(file, file_digest(path), options, verified(backbone) if backbone else None)

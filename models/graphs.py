@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from clipwarden.models.backbones.pictures import PictureInput
+from clipwarden.shared.contracts import FrameNeed
 
 EXAMPLES: Final[Mapping[str, int]] = {"columns": 64, "frames": 2, "height": 96, "width": 96}
 """Lengths at which the axes of any length are tried, beside the batch."""
@@ -92,8 +93,11 @@ class _FaceSequences(nn.Module):
         return cast("Tensor", self.fc(steps)).squeeze(2).mean(dim=1)
 
 
-def _seen(taken: PictureInput, what: str) -> dict[str, Any]:
+def _seen(taken: PictureInput, what: str, need: FrameNeed | None = None) -> dict[str, Any]:
+    """What a picture has to be; `need` says how it is cut out of a frame and scaled, as `FrameNeed` has it."""
+    cut = {"view": need.view, "margin": need.margin, "resize": need.kernel.value} if need else {}
     return {
+        **cut,
         "holds": f"{what}, {taken.size_px} x {taken.size_px} pixels",
         "colour": "RGB",
         "range": "0 to 1, then less mean, divided by std",
@@ -117,7 +121,7 @@ def _of_faces(
     detector: Any, taken: PictureInput, output: Port, size: tuple[int | str, int | str] | None = None
 ) -> Graph:
     shape = ("batch", 3, *(size or (taken.size_px, taken.size_px)))
-    port = Port("pictures", shape, _seen(taken, "a face with a margin of 0.3 each"))
+    port = Port("pictures", shape, _seen(taken, "a face each", detector.spec.needs.frames))
     return Graph(network_of(detector), (port,), output)
 
 
@@ -164,7 +168,10 @@ def _tiny_gate(detector: Any) -> Graph:
     from clipwarden.models.visual.tiny_gate import INPUTS, GateOptions
 
     options = cast("GateOptions", vars(detector)["_options"])
-    facts = {**_seen(INPUTS[options.scaling], "faces with a margin of 0.3, filtered"), "filter": options.front}
+    facts = {
+        **_seen(INPUTS[options.scaling], "a face each, filtered", detector.spec.needs.frames),
+        "filter": options.front,
+    }
     output = _logits(("batch", "rows", "columns"), "fake")
     return Graph(network_of(detector), (Port("filtered", ("batch", 3, "height", "width"), facts),), output)
 
@@ -206,14 +213,14 @@ def _temporal_bilstm(detector: Any) -> Graph:
     taken = cast("PictureInput", vars(backbone)["_taken"])
     whole = _FaceSequences(network_of(backbone), network_of(detector)).eval()
     shape = ("batch", "frames", 3, taken.size_px, taken.size_px)
-    facts = _seen(taken, "faces of one person in order of time, with a margin of 0.3")
+    facts = _seen(taken, "faces of one person in order of time", detector.spec.needs.frames)
     return Graph(whole, (Port("faces", shape, facts),), _FAKE, sole=False)
 
 
 def _temporal_3dcnn(detector: Any) -> Graph:
     from clipwarden.models.visual.temporal_3dcnn import FRAMES, INPUT
 
-    facts = _seen(INPUT, "whole frames spread over a clip, in order of time")
+    facts = _seen(INPUT, "whole frames spread over a clip, in order of time", detector.spec.needs.frames)
     port = Port("clips", ("batch", 3, FRAMES, "height", "width"), facts)
     return Graph(network_of(detector), (port,), _logits(("batch", 2), "consistent", "inconsistent"))
 
@@ -221,7 +228,7 @@ def _temporal_3dcnn(detector: Any) -> Graph:
 def _siglip_lstm(detector: Any) -> Graph:
     from clipwarden.models.visual.siglip_lstm import INPUT
 
-    facts = _seen(INPUT, "120 whole frames spread over a clip, in order of time")
+    facts = _seen(INPUT, "120 whole frames spread over a clip, in order of time", detector.spec.needs.frames)
     port = Port("frames", ("batch", "frames", 3, INPUT.size_px, INPUT.size_px), facts)
     return Graph(_SiglipSequences(network_of(detector)).eval(), (port,), _FAKE, sole=False)
 
@@ -230,7 +237,7 @@ def _clip_adapter(detector: Any) -> Graph:
     from clipwarden.models.clip.adapters import FRAMES
     from clipwarden.models.clip.clip_adapter import INPUT
 
-    facts = _seen(INPUT, "whole frames spread over a clip, in order of time")
+    facts = _seen(INPUT, "whole frames spread over a clip, in order of time", detector.spec.needs.frames)
     port = Port("clips", ("batch", FRAMES, 3, INPUT.size_px, INPUT.size_px), facts)
     return Graph(network_of(detector), (port,), _REAL_FAKE, sole=False)
 
@@ -240,9 +247,8 @@ def _av_sync(detector: Any) -> Graph:
     from clipwarden.models.lipsync.av_sync import INPUT
     from clipwarden.models.lipsync.towers import COLUMNS, FRAMES
 
-    mouths = Port(
-        "mouths", ("batch", 3, FRAMES, INPUT.size_px, INPUT.size_px), _seen(INPUT, "neighbouring frames of a mouth")
-    )
+    seen = _seen(INPUT, "neighbouring frames of a mouth", detector.spec.needs.frames)
+    mouths = Port("mouths", ("batch", 3, FRAMES, INPUT.size_px, INPUT.size_px), seen)
     facts = {"holds": "log-mel of the mouths' time", "sample_rate_hz": SAMPLE_RATE_HZ, "hop": HOP, "range": "-1 to 1"}
     sounds = Port("sounds", ("batch", 1, MELS, COLUMNS), facts)
     return Graph(network_of(detector), (mouths, sounds), _logits(("batch",), "in_sync"), sole=False)

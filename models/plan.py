@@ -27,12 +27,12 @@ SEES = frozenset({Branch.VISUAL, Branch.LIPSYNC, Branch.CLIP})
 def plan(probe: MediaProbe, manifest: Manifest) -> tuple[SamplingPlan, dict[Branch, SkipCode]]:
     """The sampling plan of the branches that can run, and why each other branch cannot.
 
-    Frames are spread uniformly by decoded frame index, whatever their time stamps: a clip of variable frame rate is
-    looked at where it has pictures, and each picture keeps its time. The first and the last window touch the ends of
-    the clip. A clip with fewer frames than a need asks for gives each frame once, and one with fewer than the
-    `consecutive` frames of a window has none. However long a clip is, the plan stays as large: its frames lie further
-    apart, and of its sound each need says what it wants (`AudioNeed.spans`); spans that touch are read once. What only
-    the decoded content can rule out (no face, silence) is found later.
+    Frames are spread uniformly by decoded frame index, rounded down as in the originals, whatever their time stamps: a
+    clip of variable frame rate is looked at where it has pictures, and each picture keeps its time. The first and the
+    last window touch the ends of the clip. A clip with fewer frames than a need asks for gives each frame once, and one
+    with fewer than the `consecutive` frames of a window has none. However long a clip is, the plan stays as large: its
+    frames lie further apart, and of its sound each need says what it wants (`AudioNeed.spans`); spans that touch are
+    read once. What only the decoded content can rule out (no face, silence) is found later.
     """
     skips = {branch: code for branch in Branch if (code := _skip(branch, probe, manifest)) is not None}
     running = [d for branch in Branch if branch not in skips for d in manifest.ready(branch)]
@@ -74,7 +74,7 @@ def _spread(need: FrameNeed, frames: int) -> tuple[int, ...]:
     room = frames - need.consecutive
     if room < 0:
         return ()
-    starts = np.linspace(0, room, min(need.count, room + 1)).round().astype(np.int64)
+    starts = np.linspace(0, room, min(need.count, room + 1), dtype=np.int64)
     return tuple(np.unique(starts[:, None] + np.arange(need.consecutive)).tolist())
 
 

@@ -6,7 +6,8 @@ running. One file at a time, read behind the fence as everywhere. A model joins 
 
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
@@ -15,6 +16,7 @@ from clipwarden.models.assess import pick_device
 from clipwarden.models.detector import DETECTORS, Detector, detector_class
 from clipwarden.models.faces import FaceDetector
 from clipwarden.models.fusion.bundle import bundle_path, read_bundle
+from clipwarden.models.hub.foreign import readable
 from clipwarden.models.run import read_clip
 from clipwarden.models.weights import WeightFile, WeightsEntry, file_digest, verified, weights_path, weights_table
 from clipwarden.shared.clip import Clip
@@ -103,8 +105,8 @@ def load_model(name: str, version: str | None = None, weights: Path | str | None
     if known.detector not in DETECTORS:
         raise ConfigError(f"{family} cannot run: {entry.obtain}")
     try:
-        found = _weights(known, entry, version, weights)
-        detector = detector_class(known.detector).load(found, pick_device(device))
+        with _weights(known, entry, version, weights) as found:
+            detector = detector_class(known.detector).load(found, pick_device(device))
     except WorkerFault as error:
         raise ConfigError(f"{family} cannot be loaded: {error}") from error
     return Model(known, detector, found.digest)
@@ -125,23 +127,18 @@ def _family(name: str, version: str | None) -> tuple[str, str | None]:
     return family, version or named
 
 
-def _weights(known: Known, entry: WeightsEntry, version: str | None, path: Path | str | None) -> WeightFile:
+@contextmanager
+def _weights(known: Known, entry: WeightsEntry, version: str | None, path: Path | str | None) -> Iterator[WeightFile]:
     """The file that was named, or the installed one, and the version to hold it to. Raises ConfigError, WorkerFault."""
+    held = {"version": version} if version and len(known.versions) > 1 else {}
     if path is not None:
-        found = WeightFile(Path(path), _digest(Path(path)), entry.options)
+        with readable(Path(path), entry.companions) as file:
+            yield WeightFile(file, file_digest(Path(path)), {**entry.options, **held})
     elif weights_path(entry) is None:
         raise ConfigError(f"no weights of {known.detector} are installed: name a file by weights=PATH. {entry.obtain}")
     else:
         found = verified(known.detector)
-    held = {"version": version} if version and len(known.versions) > 1 else {}
-    return replace(found, options={**found.options, **held})
-
-
-def _digest(path: Path) -> str:
-    try:
-        return file_digest(path)
-    except OSError as error:
-        raise ConfigError(f"weights {path} cannot be opened: {error.strerror}") from error
+        yield replace(found, options={**found.options, **held})
 
 
 def _manifest(detector: Detector, digest: str) -> Manifest:

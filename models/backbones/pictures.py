@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from clipwarden.models.backbones.memory import is_out_of_memory
 from clipwarden.shared.errors import DetectorError
 
 Triple = tuple[float, float, float]
@@ -78,9 +79,11 @@ def in_batches(through: Callable[[NDArray[Any]], Tensor], items: NDArray[Any], a
         try:
             parts.append(through(items[start : start + at_once]).float().cpu())
             start += at_once
-        except torch.OutOfMemoryError:
-            if at_once == 1:
+            continue
+        except (MemoryError, RuntimeError) as error:
+            if at_once == 1 or not is_out_of_memory(error):
                 raise
-            at_once //= 2
-            torch.cuda.empty_cache()
+        # Not before here is the error gone, and with it what its frames held of the batch.
+        at_once //= 2
+        torch.cuda.empty_cache()
     return torch.cat(parts).numpy()

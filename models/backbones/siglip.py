@@ -124,10 +124,3 @@ class SiglipTower(nn.Module):
         for layer in cast("nn.ModuleList", self.encoder["layers"]):
             x = layer(x)
         return cast("Tensor", self.head(self.post_layernorm(x)))
-
-
-def hub_tower(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The vision tower's tensors out of a hub file of SigLIP, whole or vision only, under the tower's own names."""
-    prefix = "vision_model."
-    vision = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    return vision or dict(state)

@@ -4,6 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -35,6 +38,27 @@ def convert(source: Path, target: Path, name: str) -> None:
         refused = _ask(stream, out).get("refused")
     if refused is not None:
         raise ConfigError(f"{name} is refused: {refused}")
+
+
+@contextmanager
+def readable(given: Path, companions: Sequence[str] = ()) -> Iterator[Path]:
+    """A file as safetensors while the context lasts: itself, or what `convert` makes of it, beside its companions.
+
+    Raises ConfigError if it cannot be opened or `convert` refuses it.
+    """
+    with tempfile.TemporaryDirectory(prefix="clipwarden-weights-") as folder:
+        target = Path(folder, f"{given.stem}.safetensors")
+        try:
+            plain = is_safetensors(given)
+        except OSError as error:
+            raise ConfigError(f"weights {given} cannot be opened: {error.strerror}") from error
+        if plain:
+            target.symlink_to(given.absolute())
+        else:
+            convert(given, target, given.name)
+        for name in companions:
+            Path(folder, name).symlink_to(given.absolute().with_name(name))
+        yield target
 
 
 def _ask(stream: FileIO, out: BinaryIO) -> dict[str, Any]:

@@ -82,6 +82,17 @@ def agree(name: str, entry: WeightsEntry, accepted: bool) -> None:
             raise ConfigError(f"nothing was installed: give --accept-licence if you agree to the terms of {name}")
 
 
+def told(name: str, entry: WeightsEntry, given: Sequence[str]) -> dict[str, str]:
+    """Options by name from KEY=VALUE. Raises ConfigError for another form, and without one that the entry asks for."""
+    pairs = [text.partition("=") for text in given]
+    if bad := [key for key, separator, _ in pairs if not (key and separator)]:
+        raise ConfigError(f"--option takes KEY=VALUE, not {bad[0]!r}")
+    options = {key: value for key, _, value in pairs}
+    if silent := [key for key in entry.asked if key not in options]:
+        raise ConfigError(f"{name} needs --option {silent[0]}=..., which its file does not say. {entry.obtain}")
+    return options
+
+
 def install(name: str, offer: Offer) -> None:
     """Check, convert, fit and keep. Raises ConfigError if the file is not the one pinned, or not this detector's."""
     with staged() as folder:
@@ -133,13 +144,6 @@ def _backbone(name: str, options: Mapping[str, str]) -> WeightFile | None:
     return verified(backbone)
 
 
-def _options(given: Sequence[str]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in given]
-    if bad := [key for key, separator, _ in pairs if not (key and separator)]:
-        raise ConfigError(f"--option takes KEY=VALUE, not {bad[0]!r}")
-    return {key: value for key, _, value in pairs}
-
-
 def _digest_of(path: Path) -> str:
     """The digest of a file that is there; a missing one is reported where it is read."""
     return file_digest(path) if path.is_file() else ""
@@ -169,9 +173,7 @@ def _remove(name: str) -> int:
 def _take(given: argparse.Namespace) -> int:
     entry = installable(given.name)
     agree(given.name, entry, given.accept_licence)
-    options = _options(given.option)
-    if silent := [key for key in entry.asked if key not in options]:
-        raise ConfigError(f"{given.name} needs --option {silent[0]}=..., which its file does not say. {entry.obtain}")
+    options = told(given.name, entry, given.option)
     beside = {name: given.file.parent / name for name in entry.companions}
     pins = {given.digest, *map(_digest_of, beside.values())} if given.digest else None
     install(given.name, Offer(given.file, given.file.name, beside, options, pins))

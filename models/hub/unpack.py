@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Final
 import torch
 from torch import Tensor
 
-from clipwarden.models.checkpoint import unwrapped
+from clipwarden.models.checkpoint import TYPES, unwrapped
 from clipwarden.shared.media import seccomp
 
 TARGET_FD: Final = 3
@@ -31,20 +31,6 @@ LEAST_CPU_S: Final = 60
 CPU_BYTES_PER_S: Final = 20 * MEBIBYTE
 _MOST_FDS: Final = 1024
 _LONGEST_REASON: Final = 300
-
-TYPES: Final = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-"""How safetensors names the types that it is given here."""
 
 _BLOCKED: Final = re.compile(r"GLOBAL (\S+)")
 

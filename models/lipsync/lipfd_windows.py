@@ -59,8 +59,8 @@ def window_rows(view: View, count: int) -> list[int]:
     whole = np.flatnonzero(view.frames[FRAMES - 1 :] - view.frames[: 1 - FRAMES] == FRAMES - 1)
     if not len(whole):
         raise NotApplicable(SkipCode.TOO_FEW_FRAMES)
-    wanted = np.linspace(0, int(view.frames[-1]) + 1 - FRAMES, count)
-    distances: NDArray[np.float64] = np.abs(view.frames[whole] - wanted[:, None])
+    wanted = np.linspace(0, int(view.frames[-1]) + 1 - FRAMES, count, dtype=np.int64)
+    distances: NDArray[np.int64] = np.abs(view.frames[whole] - wanted[:, None])
     return [int(row) for row in np.unique(whole[distances.argmin(axis=1)])]
 
 

@@ -18,12 +18,10 @@ from clipwarden.models.checkpoint import load_into
 from clipwarden.models.detector import DetectorSpec
 from clipwarden.models.sights import Picture, looks, shown, worst
 from clipwarden.models.visual.forensic_features import FEATURES, compressed, forensic_features
-from clipwarden.models.visual.scores import sigmoid, statistics, windows
+from clipwarden.models.visual.scores import faces_of, sigmoid, statistics, windows
 from clipwarden.models.weights import WeightFile
 from clipwarden.shared.clip import Clip
-from clipwarden.shared.codes import SkipCode
 from clipwarden.shared.contracts import Branch, Dtype, Evidence, ExhibitKind, FrameNeed, Needs
-from clipwarden.shared.errors import NotApplicable
 
 NEED: Final = FrameNeed(view="face", count=8, size_px=256, margin=0.3)
 RESIDUAL_GAIN: Final = 8
@@ -82,10 +80,8 @@ class ForensicMlp:
         return cls(network, device)
 
     def assess(self, clip: Clip) -> Evidence:
-        """Judge the face crops. Raises NotApplicable if there is none."""
-        view = clip.view(NEED)
-        if not len(view):
-            raise NotApplicable(SkipCode.NO_FACE)
+        """Judge the face crops. Raises NotApplicable if there is none, or none large enough."""
+        view = faces_of(clip.view(NEED))
         logits = self.predict(features_of(view.images))
         probabilities = sigmoid(logits)
         score = float(sigmoid(logits.mean()))

@@ -104,13 +104,21 @@ class TemporalBiLstm:
 
 
 def _backbone(weights: WeightFile, device: str, dtype: Dtype) -> FrameEmbedder:
-    """The frame network that the entry names; WorkerFault if it is not the one the file was fitted to."""
+    """The frame network that the entry names; WorkerFault if it is not the one the file was fitted to.
+
+    The file says which that is, or where it does not, the option `fitted_to`.
+    """
     if weights.backbone is None:
         raise WorkerFault("the entry of temporal_bilstm in weights.toml must name its backbone among its options")
-    fitted_to = facts_of(weights).get("backbone")
-    if fitted_to not in {None, weights.backbone.digest}:
+    fitted_to = {facts_of(weights).get("backbone"), weights.options.get("fitted_to")} - {None}
+    if not fitted_to:
         raise WorkerFault(
-            f"{weights.path.name} was fitted to embeddings of {fitted_to}; "
+            f"{weights.path.name} does not say which weights its backbone had: install it with "
+            f"--option fitted_to=sha256:..., the digest of the {weights.options['backbone']} that it was fitted to"
+        )
+    if fitted_to != {weights.backbone.digest}:
+        raise WorkerFault(
+            f"{weights.path.name} was fitted to embeddings of {' and '.join(sorted(map(str, fitted_to)))}; "
             f"its backbone now is {weights.backbone.digest}"
         )
     return FrameEmbedder.load(weights.options["backbone"], weights.backbone, device, dtype)

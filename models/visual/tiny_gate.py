@@ -159,7 +159,7 @@ class TinyGate:
         )
 
     def cleared(self, evidence: Evidence) -> bool:
-        """Whether evidence of this detector says of a clip what `clears` says of its pictures."""
+        """Whether every patch of the clip is confidently real, so that costlier detectors may be spared."""
         return evidence.facts[HIGHEST_PATCH] < self._options.clear_below
 
     def pictures(self, clip: Clip, evidence: Evidence) -> Sequence[Picture]:
@@ -170,10 +170,6 @@ class TinyGate:
             return ()
         heat = np.rint(255 * sigmoid(self.maps(view.images[rows]))).astype(np.uint8)
         return [shown(ExhibitKind.HEATMAP, h, view, row, NEED) for h, row in zip(heat, rows, strict=True)]
-
-    def clears(self, pictures: NDArray[np.uint8]) -> bool:
-        """Whether every patch of every picture is confidently real, so that costlier detectors may be spared."""
-        return bool((self.patches(self.maps(pictures)) < self._options.clear_below).all())
 
     def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Logits of fake (N,) of RGB faces (N, 256, 256, 3): the mean over the map, as in the original."""

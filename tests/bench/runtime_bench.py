@@ -1,6 +1,7 @@
 """What computes a network faster on two cores, torch or onnxruntime: one batch through each, in float32.
 
-The limit holds where the weights manifest chooses onnxruntime: it has to be the faster one.
+Where the weights manifest chooses onnxruntime it has to be the faster one, and where it does not, not by much. By the
+clock: where other programs want the cores too, the runtime with the shorter waits looks better than it is.
 """
 
 import time
@@ -30,13 +31,23 @@ BEYOND_EXAMPLES: Final[Mapping[str, int]] = {
     "forensic_mlp": 0,
     "cqcc_cnn": 336,
     "mel_resnet18": 0,
+    "speech_stats": 0,
     "tiny_gate": 160,
     "frame_resnet18": 128,
     "frame_efficientnet_lite0": 0,
     "frame_efficientnet_b4": 128,
+    "frame_stats": 0,
     "frame_vit": 0,
+    "temporal_3dcnn": 128,
+    "av_sync_seed": 0,
 }
 """What is measured, and how much longer its axes of any length are than their examples: 400 columns, 256 or 224 px."""
+
+MUCH_FASTER: Final = 0.5
+"""Below this share of torch's time onnxruntime would be worth its choosing in the weights manifest."""
+
+SPARED_NOTHING: Final = frozenset({"forensic_mlp", "speech_stats"})
+"""Where it is not chosen all the same: these networks take a thousandth of the time that their features do."""
 
 
 @figure
@@ -46,11 +57,16 @@ def runtimes(_: Bench) -> Iterator[Figure]:
     try:
         with TemporaryDirectory(prefix="clipwarden-bench-") as folder:
             for name, more in BEYOND_EXAMPLES.items():
-                limit = 1.0 if weights_table()[name].runtime == "onnxruntime" else None
-                ratio = _ratio(graph_of(name, _full_size(name, Path(folder))), more)
-                yield Figure(f"{name} network, onnxruntime / torch, {THREADS} cores", ratio, "ratio", limit=limit)
+                yield _figure(name, _ratio(graph_of(name, _full_size(name, Path(folder))), more))
     finally:
         torch.set_num_threads(threads)
+
+
+def _figure(name: str, ratio: float) -> Figure:
+    what = f"{name} network, onnxruntime / torch, {THREADS} cores"
+    if weights_table()[name].runtime == "onnxruntime":
+        return Figure(what, ratio, "ratio", limit=1.0)
+    return Figure(what, ratio, "ratio", "higher", None if name in SPARED_NOTHING else MUCH_FASTER)
 
 
 @torch.inference_mode()

@@ -78,7 +78,7 @@ def test_a_card_has_figures_exactly_if_there_are_weights(name):
 
 
 def test_there_is_no_card_or_weights_file_without_a_detector():
-    assert {p.stem for p in (MODELS / "cards").glob("*.md")} == set(DETECTORS) | {"fusion"}
+    assert {p.stem for p in (MODELS / "cards").glob("*.md")} == set(DETECTORS) | {"faces", "fusion"}
     assert {p.name for p in (MODELS / "trained").iterdir()} == {weights_table()[n].file for n in TRAINED}
 
 

@@ -1,5 +1,7 @@
 """Pictures reach a network as it was trained to see them, in batches that fit."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -38,13 +40,17 @@ def test_grey_16_bit_and_odd_sized_pictures_are_refused(wrong):
         infer(torch.nn.Flatten(), PictureInput(32, *HALVES), wrong, 4)
 
 
-def test_out_of_memory_halves_the_batch_and_loses_nothing():
+FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+@pytest.mark.parametrize("error", [FULL, RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`")])
+def test_out_of_memory_halves_the_batch_and_loses_nothing(error):
     sizes = []
 
     def through(part):
         sizes.append(len(part))
         if len(part) > 3:
-            raise torch.OutOfMemoryError("full")
+            raise error
         return torch.from_numpy(part) * 2.0
 
     items = np.arange(10, dtype=np.float32)
@@ -54,7 +60,34 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing():
 
 def test_one_item_that_does_not_fit_is_an_error():
     def through(part):
-        raise torch.OutOfMemoryError("full")
+        raise FULL
 
     with pytest.raises(torch.OutOfMemoryError):
         in_batches(through, np.zeros(4, np.float32), 4)
+
+
+def test_an_error_that_less_would_not_mend_is_not_tried_again():
+    sizes = []
+
+    def through(part):
+        sizes.append(len(part))
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        in_batches(through, np.zeros(4, np.float32), 4)
+    assert sizes == [4]
+
+
+def test_what_the_failed_batch_held_is_free_before_memory_is_given_back(monkeypatch):
+    held, alive = [], []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append(held[-1]()))
+
+    def through(part):
+        activations = torch.from_numpy(part) * 2.0
+        held.append(weakref.ref(activations))
+        if len(part) > 1:
+            raise torch.OutOfMemoryError(str(FULL))
+        return activations
+
+    in_batches(through, np.zeros(2, np.float32), 2)
+    assert alive == [None]

@@ -6,7 +6,7 @@ import tomllib
 import pytest
 import torch
 
-from clipwarden.models.checkpoint import read_state
+from clipwarden.models.checkpoint import read_state, save_from
 from clipwarden.models.detector import detector_class
 from clipwarden.models.hub.store import changed
 from clipwarden.models.weights import bring, file_digest, state_of, verified, weights_path, weights_table
@@ -89,6 +89,16 @@ def test_a_network_needs_the_weights_that_it_was_fitted_to(tmp_path, capsys):
     assert "install weights for frame_resnet18 first" in capsys.readouterr().err
     assert install("frame_resnet18", tmp_path / "frame_resnet18" / "model.safetensors") == 0
     assert install("temporal_bilstm", source) == 0
+    assert ready("temporal_bilstm")
+
+
+def test_a_file_that_does_not_name_its_backbone_is_taken_from_who_does(tmp_path, capsys):
+    assert install("frame_resnet18", write_weights("frame_resnet18", tmp_path).path) == 0
+    save_from(made("temporal_bilstm"), tmp_path / "silent.safetensors", {})
+    words = ("temporal_bilstm", tmp_path / "silent.safetensors")
+    assert install(*words) == 2
+    assert "--option fitted_to=sha256:" in capsys.readouterr().err
+    assert install(*words, "--option", f"fitted_to={verified('frame_resnet18').digest}") == 0
     assert ready("temporal_bilstm")
 
 

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load
 
+from clipwarden.models.checkpoint import TYPES
 from clipwarden.models.hub.foreign import convert, is_safetensors
-from clipwarden.models.hub.unpack import TYPES, Refused, tensors, write
+from clipwarden.models.hub.unpack import Refused, tensors, write
 from clipwarden.shared.errors import ConfigError
 
 ATTEMPTS = """

@@ -14,7 +14,7 @@ from clipwarden.models.backbones.resnet50 import ResNetTrunk
 from clipwarden.models.checkpoint import save_from, settle
 from clipwarden.models.lipsync.lipfd import NEED, SOUND, LipFd
 from clipwarden.models.lipsync.lipfd_input import columns, joined, mel_picture, seen
-from clipwarden.models.lipsync.lipfd_windows import LipFdScores
+from clipwarden.models.lipsync.lipfd_windows import LipFdScores, window_rows
 from clipwarden.models.weights import WeightFile
 from clipwarden.shared.clip import Clip, Sound, View
 from clipwarden.shared.codes import SkipCode
@@ -231,6 +231,11 @@ def test_what_was_not_heard_of_a_long_clip_is_not_judged(detector, shown):
     numbers, frames = np.concatenate([np.arange(5), np.arange(29_995, 30_000)]), shown[0][[*range(5), *range(5)]]
     windows = detector.assess(_clip(frames, np.tile(speech(5), 30), numbers, duration_s=1200.0)).windows
     assert [w.start_s for w in windows] == [0.0]
+
+
+def test_of_windows_that_overlap_those_are_judged_that_were_planned():
+    view = View.of(np.zeros((19, 2, 2, 3), np.uint8), np.arange(19) / 25, frames=np.arange(19))
+    assert window_rows(view, 10) == np.linspace(0, 19 - 5, 10, dtype=int).tolist()
 
 
 def test_windows_of_another_shape_are_refused(detector):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from clipwarden.models.checkpoint import load_into, read_state, save_from
+from clipwarden.models.checkpoint import load_into, read_state, save_from, settle
 from clipwarden.models.visual.tiny_gate import TinyNetwork
 from clipwarden.models.weights import WeightFile
 from clipwarden.shared.errors import WorkerFault
@@ -117,6 +117,22 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path, state, value):
         read_state(_file(tmp_path / "a.pth", broken))
 
 
+STRANGE = {
+    "sparse": lambda: torch.eye(8).to_sparse(),
+    "without content": lambda: torch.zeros(8, device="meta"),
+    "one number a million million times": lambda: torch.zeros(1).expand(10**12),
+    "eight bits": lambda: torch.zeros(8).to(torch.float8_e4m3fn),
+    "complex": lambda: torch.zeros(8, dtype=torch.complex64),
+    "nested": lambda: torch.nested.as_nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_what_is_no_plain_tensor_is_refused_by_name(tmp_path, state, kind):
+    with pytest.raises(WorkerFault, match=r"other than plain tensors, in bn1\.bias|hold no plain tensors"):
+        read_state(_file(tmp_path / "a.pth", {**state, "bn1.bias": STRANGE[kind]()}))
+
+
 def test_every_difference_is_named(tmp_path, state):
     del state["conv1.weight"]
     state.update({"fc.weight": torch.zeros(1, 32), "layer2.weight": torch.zeros(1)})
@@ -124,6 +140,13 @@ def test_every_difference_is_named(tmp_path, state):
         load_into(TinyNetwork(), _file(tmp_path / "a.pth", state), "cpu")
     message = str(fault.value)
     assert "missing conv1.weight; unknown layer2.weight; fc.weight is (1, 32), not (1, 8)" in message
+
+
+def test_a_gpu_computes_float32_in_full_once_a_network_is_there_to_judge():
+    torch.backends.cudnn.allow_tf32 = True
+    settle(TinyNetwork(), "cpu")
+    assert torch.backends.cudnn.allow_tf32 is False
+    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 def test_what_is_kept_stays_exact_in_bfloat16(tmp_path, state):

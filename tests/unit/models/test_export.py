@@ -17,7 +17,7 @@ from clipwarden.models.weights import file_digest, verified, weights_path, weigh
 from clipwarden.shared.cli import main
 from clipwarden.shared.errors import WorkerFault
 from tests.media import speech
-from tests.networks import pictures, write_weights
+from tests.networks import made, pictures, write_weights
 
 TOLERANCE = 1e-4
 SHIPPED = {"forensic_mlp", "cqcc_cnn"}
@@ -103,6 +103,15 @@ def test_a_file_says_whose_weights_it_holds_and_what_it_takes(loaded, exported, 
     assert output["facts"]["labels"]
 
 
+@pytest.mark.parametrize("name", [n for n in NAMES if not n.startswith("lipfd") and n != "forensic_mlp"])
+def test_a_file_says_how_its_pictures_are_cut_and_scaled(loaded, name):
+    detector = loaded(name)[0]
+    need, graph = detector.spec.needs.frames, graph_of(name, detector)
+    said = [p.facts for p in graph.inputs if "view" in p.facts]
+    cut = {"view": need.view, "margin": need.margin, "resize": need.kernel} if need else None
+    assert [{key: facts[key] for key in cut} for facts in said] == ([cut] if need else [])
+
+
 def test_a_sequence_network_names_its_frame_network_too(loaded, exported):
     assert facts(exported("temporal_bilstm"))["backbone"] == loaded("temporal_bilstm")[1].backbone.digest
 
@@ -170,9 +179,21 @@ def test_the_command_takes_a_file_of_the_users(tmp_path):
     assert facts(out.read_bytes())["weights"] == weights.digest
 
 
+def test_what_a_file_does_not_say_is_asked_for_and_written_with_it(tmp_path, capsys):
+    path, out = tmp_path / "Tiny_LaDeDa.pth", tmp_path / "gate.onnx"
+    torch.save({f"module.{n}": t for n, t in made("tiny_gate").state_dict().items()}, path)
+    words = ["models", "export", "tiny_gate", "--weights", str(path), "--out", str(out)]
+    assert main(words) == 2
+    assert "needs --option front=" in capsys.readouterr().err
+    assert main([*words, "--option", "front=x_grad"]) == 0
+    (taken,) = json.loads(facts(out.read_bytes())["inputs"])
+    assert (taken["facts"]["filter"], facts(out.read_bytes())["weights"]) == ("x_grad", file_digest(path))
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["forensic_mlp", "--option", "a=b"], "name the file by --weights"),
         (["clip_adapter"], "are not installed"),
         (["forensic_mlp", "--weights", "absent.safetensors"], "absent.safetensors cannot be opened"),
         (["forensic_mlp", "--weights", str(weights_path(weights_table()["cqcc_cnn"]))], "do not fit"),

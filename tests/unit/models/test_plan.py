@@ -1,5 +1,6 @@
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from clipwarden.models.plan import plan
@@ -65,8 +66,16 @@ def test_equal_needs_share_one_view(probe: Callable[..., MediaProbe]) -> None:
 
 def test_frames_are_spread_from_the_first_to_the_last(probe: Callable[..., MediaProbe]) -> None:
     sampling, _ = plan(probe(), ALL)
-    assert sampling.views[0].frame_indices == (0, 14, 28, 42, 57, 71, 85, 99)
+    assert sampling.views[0].frame_indices == (0, 14, 28, 42, 56, 70, 84, 99)
     assert sampling.views[1].frame_indices == (0, 33, 66, 99)
+
+
+@pytest.mark.parametrize("frames", [121, 250, 9001])
+def test_frames_are_those_that_the_originals_take(probe: Callable[..., MediaProbe], frames: int) -> None:
+    """SIGLIP-LSTM's loader: `np.linspace(0, total - 1, min(total, 120), dtype=int)`."""
+    original = np.linspace(0, frames - 1, min(frames, 120), dtype=int)
+    need = FrameNeed(view="frame", count=120, size_px=224)
+    assert sampled(probe(frames=frames), need).frame_indices == tuple(original.tolist())
 
 
 @pytest.mark.parametrize(("frames", "expected"), [(1, (0,)), (3, (0, 1, 2)), (8, tuple(range(8)))])
@@ -125,7 +134,7 @@ def sampled(probe: MediaProbe, *needs: FrameNeed | AudioNeed) -> SamplingPlan:
 
 def test_windows_of_consecutive_frames_touch_both_ends(probe: Callable[..., MediaProbe]) -> None:
     windows = FrameNeed(view="frame", count=3, size_px=32, consecutive=5)
-    assert sampled(probe(), windows).frame_indices == (0, 1, 2, 3, 4, 48, 49, 50, 51, 52, 95, 96, 97, 98, 99)
+    assert sampled(probe(), windows).frame_indices == (0, 1, 2, 3, 4, 47, 48, 49, 50, 51, 95, 96, 97, 98, 99)
 
 
 @pytest.mark.parametrize(("frames", "expected"), [(4, ()), (5, tuple(range(5))), (7, tuple(range(7)))])

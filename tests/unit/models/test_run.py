@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Self
 
+import cv2
 import numpy as np
 import pytest
 
@@ -182,6 +183,23 @@ def test_a_bad_file_is_refused_and_the_next_is_examined(
         examine(hostile["truncated"], laboratory(fence, faces))
     assert caught.value.code is RejectCode.TRUNCATED
     assert examine(talking_head, laboratory(fence, faces)).verdict.head == "visual"
+
+
+@pytest.mark.parametrize("kind", ["16 bits", "grey", "grey of 16 bits"])
+def test_a_picture_of_another_depth_is_judged_as_its_like_of_three_times_8_bits(
+    tmp_path: Path, fence: Fence, faces: FaceDetector, kind: str
+) -> None:
+    shown = next(media.faces(1))[..., ::-1]
+    if kind.startswith("grey"):
+        shown = np.repeat(cv2.cvtColor(shown, cv2.COLOR_BGR2GRAY)[..., None], 3, axis=2)
+    deep = shown.astype(np.uint16) * 257 if kind.endswith("16 bits") else shown
+    for name, picture in (("usual", shown), ("other", deep[..., 0] if kind.startswith("grey") else deep)):
+        assert cv2.imwrite(str(tmp_path / f"{name}.png"), picture)
+    usual, other = (examine(tmp_path / f"{n}.png", laboratory(fence, faces)).results[0] for n in ("usual", "other"))
+    expected, found = usual.detectors[0].evidence, other.detectors[0].evidence
+    assert expected is not None
+    assert found is not None
+    assert found.score == pytest.approx(expected.score, abs=0.01)
 
 
 def test_detectors_that_were_not_chosen_are_disabled() -> None:

@@ -21,6 +21,11 @@ from clipwarden.shared.errors import ClipwardenError, ConfigError
 from tests import media
 from tests.networks import made, pictures, siglip_lstm
 
+
+class _Harmless:
+    """No tensor."""
+
+
 VERSIONS = {"V1": 0, "V3": 0, "V4": 24}
 
 
@@ -177,8 +182,15 @@ def test_the_version_may_end_the_name_and_is_held_against_the_file(checkpoints, 
 def test_a_file_that_is_no_checkpoint_of_the_model_is_refused(tmp_path, wav):
     with pytest.raises(ConfigError, match=r"gone\.pth cannot be opened: No such file"):
         load_model("SIGLIP-LSTM", weights=tmp_path / "gone.pth")
-    with pytest.raises(ConfigError, match=r"SIGLIP-LSTM cannot be loaded: weights speech\.wav hold no plain tensors"):
+    with pytest.raises(ConfigError, match=r"speech\.wav is refused: it is neither safetensors nor a PyTorch"):
         load_model("SIGLIP-LSTM", weights=wav)
+
+
+def test_a_checkpoint_is_read_in_a_process_that_can_do_nothing_else(tmp_path, checkpoints, monkeypatch):
+    """Even what this process would let pass: here a class that is on its allow-list."""
+    torch.save({**torch.load(checkpoints["V4"], weights_only=True), "more": _Harmless()}, tmp_path / "odd.pth")
+    with torch.serialization.safe_globals([_Harmless]), pytest.raises(ConfigError, match=r"it names \S*_Harmless"):
+        load_model("SIGLIP-LSTM", weights=tmp_path / "odd.pth")
 
 
 def test_the_decoder_ends_with_the_model(checkpoints, brief_clip):

@@ -133,9 +133,24 @@ def test_a_backbone_that_was_exchanged_is_refused(folder, tmp_path):
         TemporalBiLstm.load(WeightFile(weights.path, weights.digest, weights.options, other), "cpu")
 
 
+def test_a_file_that_does_not_name_its_backbone_needs_somebody_who_does(folder, tmp_path):
+    weights = write_weights("temporal_bilstm", folder)
+    save_from(made("temporal_bilstm"), tmp_path / "silent.safetensors", {})
+
+    def load(path, **told):
+        return TemporalBiLstm.load(WeightFile(path, "sha256:0", {**weights.options, **told}, weights.backbone), "cpu")
+
+    with pytest.raises(WorkerFault, match=r"silent\.safetensors does not say .* --option fitted_to=sha256:"):
+        load(tmp_path / "silent.safetensors")
+    for path in (tmp_path / "silent.safetensors", weights.path):
+        with pytest.raises(WorkerFault, match=r"was fitted to embeddings of .*sha256:other"):
+            load(path, fitted_to="sha256:other")
+        load(path, fitted_to=weights.backbone.digest)
+
+
 def test_a_width_that_is_not_the_backbones_is_refused(folder, tmp_path):
     weights = write_weights("temporal_bilstm", folder)
-    save_from(BiLstmNetwork(width=1280), tmp_path / "wide.safetensors", {})
+    save_from(BiLstmNetwork(width=1280), tmp_path / "wide.safetensors", {"backbone": weights.backbone.digest})
     wide = WeightFile(tmp_path / "wide.safetensors", "sha256:0", weights.options, weights.backbone)
     with pytest.raises(WorkerFault, match=r"lstm\.weight_ih_l0 is \(512, 1280\), not \(512, 512\)"):
         TemporalBiLstm.load(wide, "cpu")

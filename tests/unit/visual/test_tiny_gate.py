@@ -130,9 +130,11 @@ def test_a_clip_is_cleared_only_if_every_patch_is_below_the_calibrated_threshold
     shown = pictures(2, 256, seed=6)
     gate = _gate(weights)
     highest = float(gate.patches(gate.maps(shown)).max())
-    assert not gate.clears(shown)
-    assert _gate(weights, clear_below=str(highest + 1e-6)).clears(shown)
-    assert not _gate(weights, clear_below=str(highest - 1e-6)).clears(shown)
+    boxes = np.tile(np.array([[0, 0, 90, 90]], np.float32), (2, 1))
+    evidence = gate.assess(Clip(views={NEED.key: View.of(shown, np.arange(2.0), boxes)}, duration_s=2.0))
+    assert not gate.cleared(evidence)
+    assert _gate(weights, clear_below=str(highest + 1e-6)).cleared(evidence)
+    assert not _gate(weights, clear_below=str(highest - 1e-6)).cleared(evidence)
 
 
 @pytest.mark.parametrize("options", [{"front": ""}, {"front": "sobel"}, {"scaling": "bgr"}, {"clear_below": "low"}])
