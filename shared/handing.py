@@ -7,7 +7,7 @@ from contextlib import suppress
 from uuid import UUID
 
 from clipwarden.shared.blobs import BlobStore
-from clipwarden.shared.contracts import Lane, Stage
+from clipwarden.shared.contracts import Lane
 from clipwarden.shared.errors import Unavailable
 from clipwarden.shared.logs import logger
 from clipwarden.shared.queue import Task, send
@@ -19,18 +19,19 @@ log = logger(__name__)
 
 
 def hand_on(settings: Settings, store: Store, analysis_id: UUID, lane: Lane, known: Task | None = None) -> bool:
-    """Send what a fresh analysis goes on with, or tell how it ended at once. False if that did not go through.
+    """Send what an analysis goes on with, or tell how it ended at once; its rows count as sent already.
 
-    The store is asked what that is, unless it is known.
+    The store is asked what that is, unless it is known. False if it did not go through: then the sweeper sends it.
     """
     try:
         if task := known or store.next_task(analysis_id):
             send(settings, task, analysis_id, lane)
-            store.mark_sent(analysis_id, [Stage.FETCH, Stage.INGEST], settings.resend_after_s)
         else:
             tell(settings, store, analysis_id)
     except Unavailable as error:
         log.warning("not sent, left to the sweeper", reason=str(error))
+        with suppress(Unavailable):
+            store.mark_unsent(analysis_id)
         return False
     return True
 

@@ -13,7 +13,7 @@ from clipwarden.shared.bundle import read_manifest, read_part
 from clipwarden.shared.clip import Clip
 from clipwarden.shared.codes import SENTENCES, FailCode
 from clipwarden.shared.contracts import Branch, BranchResult, OutcomeStatus
-from clipwarden.shared.errors import ElsewherePlease, StorageFull, Unavailable
+from clipwarden.shared.errors import ElsewherePlease, StorageFull, StorageSick, Unavailable
 from clipwarden.shared.evidence import drop_evidence, write_evidence
 from clipwarden.shared.logs import logger
 from clipwarden.shared.metrics import BATCH_SIZE
@@ -34,6 +34,8 @@ def assess_branch(process: WorkerProcess, branch: Branch, analysis_id: UUID, gra
     try:
         bundle = read_manifest(process.blobs, analysis_id)
         clip = read_part(process.blobs, analysis_id, branch, bundle)
+    except (StorageFull, StorageSick):
+        raise
     except Unavailable:
         process.blobs.check(process.store.store_id())
         log.warning("bundle is gone, ingest makes it again")

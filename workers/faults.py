@@ -16,6 +16,8 @@ FAULT_EXIT = 70
 RETRY_AFTER_FAULT_S = 5.0
 LONGEST_RETRY_S = 300.0
 JITTER = 0.6
+STARTED_WITH = "CLIPWARDEN_WORKER_STARTED_WITH"
+"""The variable by which a pool process knows which detectors its parent found when it started."""
 
 log = logger(__name__)
 

@@ -8,7 +8,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 
 from clipwarden.shared.addresses import AddressRefused, Rules
 from clipwarden.shared.codes import SENTENCES, RejectCode
-from clipwarden.shared.errors import MediaError
+from clipwarden.shared.errors import MediaError, StorageFull, Unavailable
 from clipwarden.shared.handing import drop_copy, hand_on
 from clipwarden.shared.logs import logger
 from clipwarden.shared.names import safe_name
@@ -29,7 +29,7 @@ log = logger(__name__)
 def fetch(process: WorkerProcess, analysis_id: UUID, granted: Granted) -> None:
     """Fetch the analysis's file, or reject the analysis with a code; a passing failure is tried again later.
 
-    Raises Unavailable, and StorageFull if there is no room for the file.
+    Raises Unavailable, StorageFull if there is no room for the file, ConfigError if its store is not the right one.
     """
     try:
         found = _fetched(process, granted.source_url or "")
@@ -42,6 +42,11 @@ def fetch(process: WorkerProcess, analysis_id: UUID, granted: Granted) -> None:
         _reject(process, analysis_id, granted, RejectCode.FETCH_TOO_LARGE, limit)
     except MediaError as error:
         _reject(process, analysis_id, granted, RejectCode(error.code), error.detail)
+    except StorageFull:
+        raise
+    except Unavailable:
+        process.blobs.check(process.store.store_id())
+        raise
     else:
         _hand_over(process, analysis_id, granted, found)
 
@@ -101,7 +106,7 @@ def _reject(process: WorkerProcess, analysis_id: UUID, granted: Granted, code: R
 
 
 def _hand_over(process: WorkerProcess, analysis_id: UUID, granted: Granted, found: Fetched) -> None:
-    if not process.store.finish_fetch(analysis_id, granted.token, found):
+    if not process.store.finish_fetch(analysis_id, granted.token, found, process.settings.resend_after_s):
         log.warning("lease lost, another worker fetches")
         process.blobs.delete(found.upload_key)
         return

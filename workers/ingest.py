@@ -14,6 +14,7 @@ from clipwarden.models.pipeline import pipeline_id
 from clipwarden.models.plan import unready
 from clipwarden.models.run import Read, part, read_clip
 from clipwarden.models.triage import SPARED, FirstLook, decidable, first_look, gate_of
+from clipwarden.shared.blobs.local import translated
 from clipwarden.shared.bundle import BundleFacts, versions, write_bundle
 from clipwarden.shared.codes import SENTENCES, FailCode, RejectCode, SkipCode
 from clipwarden.shared.contracts import Branch, Lane, MediaProbe, Stage
@@ -114,7 +115,7 @@ def _spares(process: WorkerProcess, granted: Granted, read: Read, look: FirstLoo
 
 def _read(process: WorkerProcess, granted: Granted) -> Read:
     try:
-        with process.blobs.local(granted.upload_key or "uploads/none") as path:
+        with process.blobs.local(granted.upload_key or "uploads/none") as path, translated("be read"):
             return read_clip(process.fence, path, granted.asked, process.faces)
     except BlobGone as error:
         process.blobs.check(process.store.store_id())

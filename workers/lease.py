@@ -10,7 +10,7 @@ from uuid import UUID
 from celery import Task as CeleryTask
 
 from clipwarden.shared.contracts import Stage
-from clipwarden.shared.errors import ConfigError, ElsewherePlease, Unavailable, WorkerFault
+from clipwarden.shared.errors import ConfigError, ElsewherePlease, StorageFull, StorageSick, Unavailable, WorkerFault
 from clipwarden.shared.logs import log_context, logger
 from clipwarden.shared.store import Busy, Claim, Granted, Settled, Store
 from clipwarden.workers.faults import leave, retry_after_s
@@ -70,7 +70,8 @@ def with_lease(
     """Run `do` as the owner of the stage.
 
     A settled stage: return, the message is done. A live lease elsewhere: retry later, never return, because a return
-    counts as a finished header of the chord. A service that does not answer: retry. This worker's fault: leave.
+    counts as a finished header of the chord. A service that does not answer: retry. This worker's fault: leave; where
+    no clip can have caused it, as when the blob store is lost, the attempt does not count.
     """
     s = process.settings
     with log_context(analysis_id=str(analysis_id), stage=stage.value):
@@ -89,14 +90,19 @@ def with_lease(
                 told(analysis_id, stage, granted.attempts, process.name),
             ):
                 do(granted)
-        except (WorkerFault, ConfigError) as fault:
+        except WorkerFault as fault:
+            leave(fault)
+        except (ConfigError, StorageSick) as fault:
+            _hand_back(process.store, analysis_id, stage, granted.token)
             leave(fault)
         except (Unavailable, ElsewherePlease) as error:
             log.warning("stage handed back", reason=str(error))
-            _hand_back(process.store, analysis_id, stage, granted.token)
+            full = isinstance(error, StorageFull)  # the next attempt may be as costly, and as vain
+            pause_s = retry_after_s(task.request.retries if full else 0)
+            _hand_back(process.store, analysis_id, stage, granted.token, pause_s)
             if isinstance(error, ElsewherePlease):
                 process.look_again()
-            raise task.retry(exc=error, countdown=retry_after_s()) from error
+            raise task.retry(exc=error, countdown=pause_s) from error
         if process.lacking:
             process.look_again()
 
@@ -112,8 +118,8 @@ def _claim(task: CeleryTask, process: WorkerProcess, analysis_id: UUID, stage: S
         raise task.retry(exc=error, countdown=retry_after_s()) from error
 
 
-def _hand_back(store: Store, analysis_id: UUID, stage: Stage, token: UUID) -> None:
+def _hand_back(store: Store, analysis_id: UUID, stage: Stage, token: UUID, pause_s: float = 0.0) -> None:
     try:
-        store.hand_back(analysis_id, stage, token)
+        store.hand_back(analysis_id, stage, token, pause_s)
     except Unavailable as error:  # then the lease runs out by itself
         log.warning("stage could not be handed back", reason=str(error))

@@ -91,7 +91,7 @@ class Notifier:
         claimed = self.store.claim_delivery(delivery_id, lease_s)
         if claimed is None:
             return
-        delivery, token = claimed
+        delivery, token, now = claimed
         analysis = None
         if delivery.analysis_id is not None:
             analysis = self.store.analysis(delivery.analysis_id, delivery.tenant_id)
@@ -102,18 +102,17 @@ class Notifier:
             self._settle(delivery, token, StageStatus.FAILED, _unsent("the last attempt was lost"))
             return
         with span("callback", delivery.analysis_id, attempt=delivery.attempts):
-            self._attempt(delivery, token, payload(delivery, analysis))
+            self._attempt(delivery, token, payload(delivery, analysis), now)
 
-    def _attempt(self, delivery: Delivery, token: UUID, body: bytes) -> None:
+    def _attempt(self, delivery: Delivery, token: UUID, body: bytes, now: datetime) -> None:
         started, status, asked_s = time.monotonic(), None, 0.0
         error, final = None, False
         try:
-            reply = self.outbound.post(
-                delivery.url, body, self._headers(delivery, body), self.settings.webhook_timeout_s
-            )
+            headers = self._headers(delivery, body, int(now.timestamp()))
+            reply = self.outbound.post(delivery.url, body, headers, self.settings.webhook_timeout_s)
             status = reply.status
             if status in BUSY:
-                asked_s = retry_after_s(reply.headers.get("retry-after"), datetime.now(UTC))
+                asked_s = retry_after_s(reply.headers.get("retry-after"), now)
         except AddressRefused as refused:
             error, final = str(refused), True
         except (NoAnswer, SoftTimeLimitExceeded) as failure:
@@ -129,8 +128,9 @@ class Notifier:
             pause_s = max(asked_s, PAUSES_S[delivery.attempts - 1] * random.uniform(1, 1 + JITTER))
             self._settle(delivery, token, StageStatus.OPEN, attempt, pause_s)
 
-    def _headers(self, delivery: Delivery, body: bytes) -> dict[str, str]:
-        message_id, now = str(delivery.id), int(time.time())
+    def _headers(self, delivery: Delivery, body: bytes, now: int) -> dict[str, str]:
+        """Signed at a time of the database's, for receivers refuse what comes from a wrong clock."""
+        message_id = str(delivery.id)
         return {
             "Content-Type": "application/json",
             "Webhook-Id": message_id,

@@ -16,7 +16,7 @@ from clipwarden.models.pipeline import local_detector, local_detectors
 from clipwarden.models.weights import bring
 from clipwarden.shared.blobs import BlobStore, open_blobs
 from clipwarden.shared.contracts import Branch, BranchResult, OutcomeStatus
-from clipwarden.shared.errors import Unavailable
+from clipwarden.shared.errors import Unavailable, WorkerFault
 from clipwarden.shared.exposing import say_lacking, say_ready
 from clipwarden.shared.logs import logger
 from clipwarden.shared.media.fence import Fence
@@ -25,6 +25,7 @@ from clipwarden.shared.metrics import WORKER_LACKS
 from clipwarden.shared.queue import Queue
 from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import Store
+from clipwarden.workers.faults import STARTED_WITH
 
 FAILURES_IN_A_ROW = 3
 log = logger(__name__)
@@ -88,6 +89,8 @@ class WorkerProcess:
             _ = self.fusion
         else:
             entries = local_detectors(Branch(self.queue))
+            if lost := set(os.environ.get(STARTED_WITH, "").split()) - {entry.name for entry in entries}:
+                raise WorkerFault(f"the weights of {', '.join(sorted(lost))} were here when this worker started")
             if entries:
                 device = pick_device(self.settings.device)
                 self.detectors = tuple(load(entry, device) for entry in entries)

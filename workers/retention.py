@@ -7,18 +7,16 @@
 | bundle | its analysis is fused; one that was left, `bundle_retention_s` |
 | evidence | `evidence_retention_s` after the last analysis that names it ended |
 | analysis, with all that is its own | `row_retention_s` after it ended |
-| file that nothing names | `orphan_retention_s` |
+| file that nothing names, evidence of a lost attempt too | `orphan_retention_s` |
 """
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import islice
-from typing import TypeVar
 from uuid import UUID
 
-from clipwarden.shared.blobs import BUNDLES, PARTIAL, UPLOADS, BlobStore, bundle_folder
+from clipwarden.shared.blobs import BUNDLES, EVIDENCE, PARTIAL, UPLOADS, BlobStore, bundle_folder
 from clipwarden.shared.errors import Unavailable
 from clipwarden.shared.logs import logger
 from clipwarden.shared.settings import Settings
@@ -28,14 +26,14 @@ ORPHANS_EVERY_S = 300.0
 """A bucket charges for being listed, and what is listed is old."""
 TURN_S = 5.0
 """How long a sweep may spend on deleting; what is lost is to be re-sent in time."""
-SLICE = 50
-"""How many files are looked up at once, to be deleted before there is time for anything to name them."""
 MOST_FAILURES = 10
 """In one turn. With more of them, or with one that takes all the time, the blob store fails and not a file."""
 
-T = TypeVar("T")
-Strays = tuple[Callable[[str], None], Sequence[str]]
-"""Files or folders that nothing names, and what deletes one."""
+TOKEN_DEPTH = 3
+"""evidence/ANALYSIS/BRANCH/TOKEN"""
+
+Strays = tuple[Callable[[str], None], Iterable[str]]
+"""Of a page of files or folders those that nothing names, and what deletes one."""
 
 log = logger(__name__)
 
@@ -106,6 +104,7 @@ class Caretaker:
                 log.info("analysis deleted for its age", analysis_id=str(analysis_id))
                 done["analyses_deleted"] += 1
         done["batches_deleted"] += self._store.drop_empty_batches(age_s)
+        done["callbacks_deleted"] += self._store.drop_pings(age_s)
 
     def _orphans(self, done: Counter[str]) -> None:
         """Delete what a process left when it died between keeping a file and recording it, or after the verdict.
@@ -128,13 +127,17 @@ class Caretaker:
 
     def _found(self) -> Iterator[Strays]:
         s = self._settings
-        for some in _slices(self._blobs.older_than(PARTIAL, s.orphan_retention_s)):
-            yield self._delete, some
-        for some in _slices(self._blobs.older_than(UPLOADS, s.orphan_retention_s)):
-            yield self._delete, sorted(self._store.unknown_uploads(some))
-        for ids in _slices(_ids(self._blobs.older_than(BUNDLES, s.bundle_retention_s))):
-            ended = set(ids) - self._store.unfinished(ids)
-            yield self._delete_folder, [bundle_folder(analysis_id) for analysis_id in ended]
+        for page in self._blobs.older_than(PARTIAL, s.orphan_retention_s):
+            yield self._delete, page
+        for page in self._blobs.older_than(UPLOADS, s.orphan_retention_s):
+            yield self._delete, sorted(self._store.unknown_uploads(page)) if page else ()
+        for page in self._blobs.older_than(BUNDLES, s.bundle_retention_s):
+            ids = list(_ids(page))
+            ended = set(ids) - self._store.unfinished(ids) if ids else ()
+            yield self._delete_folder, map(bundle_folder, ended)
+        for page in self._blobs.older_than(EVIDENCE, s.orphan_retention_s, TOKEN_DEPTH):
+            ours = [folder for folder in page if [*_ids([folder])]]
+            yield self._delete_folder, sorted(self._store.unknown_evidence(ours)) if ours else ()
 
     @contextmanager
     def _by_itself(self) -> Iterator[None]:
@@ -162,14 +165,8 @@ class Caretaker:
             self._blobs.delete_folder(folder)
 
 
-def _slices(found: Iterable[T]) -> Iterator[list[T]]:
-    rest = iter(found)
-    while some := list(islice(rest, SLICE)):
-        yield some
-
-
 def _ids(folders: Iterable[str]) -> Iterator[UUID]:
     """Whose the folders are; what somebody else put beside them is left alone."""
     for folder in folders:
         with suppress(ValueError):
-            yield UUID(folder.rpartition("/")[2])
+            yield UUID(folder.split("/")[1])

@@ -10,6 +10,7 @@ from clipwarden.shared.exposing import expose, pool_ready, share_counts
 from clipwarden.shared.logs import configure_logging
 from clipwarden.shared.queue import Queue
 from clipwarden.shared.settings import PREFIX, load_settings
+from clipwarden.workers.faults import STARTED_WITH
 
 NOTIFIERS = 4
 """Processes of one worker that makes callbacks: they mostly wait, and one slow receiver must not hold up the others."""
@@ -30,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     if queue == Queue.NOTIFY:
         from clipwarden.workers.notifier import app
     else:
-        _check_weights(queue, settings.weights)
+        os.environ[STARTED_WITH] = " ".join(_checked(queue, settings.weights))
         from clipwarden.workers.app import app
 
     from clipwarden.shared.metrics import WORKER
@@ -56,8 +57,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _check_weights(queue: str, brought: Path | None) -> None:
-    """Refuse to start with changed weights, before the models' libraries are loaded."""
+def _checked(queue: str, brought: Path | None) -> list[str]:
+    """The queue's detectors. Refuses to start with changed weights, before the models' libraries are loaded."""
     from clipwarden.models.fusion.bundle import bundle_path, read_bundle
     from clipwarden.models.weights import bring, state_of, verified, weights_table
     from clipwarden.shared.contracts import DetectorState
@@ -65,6 +66,8 @@ def _check_weights(queue: str, brought: Path | None) -> None:
     bring(brought)
     if queue == Queue.FUSION:
         read_bundle(bundle_path())
-    for name, entry in weights_table().items():
-        if entry.branch == queue and state_of(entry) is DetectorState.READY:
-            verified(name)
+    table = weights_table().items()
+    ready = [name for name, entry in table if entry.branch == queue and state_of(entry) is DetectorState.READY]
+    for name in ready:
+        verified(name)
+    return ready

@@ -57,7 +57,8 @@ class BlobCache:
 
     def drop(self, name: str) -> None:
         """Delete the file of this name unless somebody holds it."""
-        _delete_unused(self.directory / name)
+        with translated("tidy its cache"):
+            _delete_unused(self.directory / name)
 
     def tidy(self, wanted_bytes: int = 0) -> None:
         """Delete what was left unfinished or is long unused, then the longest unused until there is room."""

@@ -4,18 +4,19 @@ import errno
 import math
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
-from clipwarden.shared.blobs.store import PARTIAL, STORE_ID, BlobStore, BlobWriter
-from clipwarden.shared.errors import BlobGone, StorageFull, Unavailable
+from clipwarden.shared.blobs.store import PAGE, PARTIAL, STORE_ID, BlobStore, BlobWriter
+from clipwarden.shared.errors import BlobGone, StorageFull, StorageSick, Unavailable
 from clipwarden.shared.ids import new_id
 
 PIECE_BYTES: Final = 256 * 1024
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+SICK: Final = frozenset({errno.EACCES, errno.EIO, errno.ENOTCONN, errno.EROFS, errno.ESTALE})
 TRIES: Final = 5
 """How often a folder is deleted while another process puts files into it, or made while another deletes it."""
 
@@ -26,10 +27,17 @@ def private_folder(path: Path) -> None:
     path.mkdir(mode=0o700, exist_ok=True)
 
 
-def _written(path: Path) -> float:
+def _made_below(root: Path, folder: Path) -> None:
+    """Make a folder of the store, which is not made anew where it was."""
+    for part in folder.relative_to(root).parts:
+        root /= part
+        root.mkdir(mode=0o700, exist_ok=True)
+
+
+def _written(entry: os.DirEntry[str]) -> float:
     """When a file was last written; never, as it were, if it has gone meanwhile."""
     try:
-        return path.stat().st_mtime
+        return entry.stat().st_mtime
     except FileNotFoundError:
         return math.inf
 
@@ -42,18 +50,26 @@ def translated(action: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in NO_SPACE:
             raise StorageFull(f"the blob store has no room to {action}") from error
+        if error.errno in SICK:
+            raise StorageSick(f"the blob store could not {action}: {error}") from error
         raise Unavailable(f"the blob store could not {action}: {error}") from error
 
 
 class LocalWriter(BlobWriter):
     """Writes a file beside its place and moves it there, so that a crash leaves all of it or nothing."""
 
-    def __init__(self, partial: Path, final: Path, key: str) -> None:
+    def __init__(self, root: Path, final: Path, key: str) -> None:
         super().__init__(key)
-        self._partial, self._final = partial, final
+        self._root, self._partial, self._final = root, root / PARTIAL / new_id().hex, final
         with translated("open a blob"):
-            private_folder(partial.parent)
-            self._file = os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+            try:
+                self._file = self._opened()
+            except FileNotFoundError:
+                _made_below(root, self._partial.parent)
+                self._file = self._opened()
+
+    def _opened(self) -> BinaryIO:
+        return os.fdopen(os.open(self._partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
     def _append(self, chunk: bytes | memoryview) -> None:
         with translated("write a blob"):
@@ -64,22 +80,27 @@ class LocalWriter(BlobWriter):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            for tries_left in range(TRIES - 1, -1, -1):
-                try:
-                    private_folder(self._final.parent)
-                    self._partial.replace(self._final)
-                    _flush_folder(self._final.parent)
-                except FileNotFoundError:
-                    if self._partial.exists() and not tries_left:
-                        raise
-                if not self._partial.exists():  # in its place, or deleted from there already
-                    return
+            self._move()
+            with suppress(FileNotFoundError):  # deleted from its place already
+                _flush_folder(self._final.parent)
+
+    def _move(self) -> None:
+        for tries_left in range(TRIES - 1, -1, -1):
+            try:
+                self._partial.replace(self._final)
+            except FileNotFoundError:
+                if not tries_left or not self._partial.exists():  # deleted under us, or the store has vanished
+                    raise
+                _made_below(self._root, self._final.parent)
+            else:
+                return
 
     def abort(self) -> None:
         """Forget the blob; harmless after commit."""
         with suppress(OSError):  # closing writes what is buffered, and fails again on a full disk
             self._file.close()
-        self._partial.unlink(missing_ok=True)
+        with suppress(OSError):  # the sweeper deletes it
+            self._partial.unlink(missing_ok=True)
 
 
 class LocalBlobs(BlobStore):
@@ -103,17 +124,23 @@ class LocalBlobs(BlobStore):
             private_folder(self.root)
             (self.root / STORE_ID).write_text(store_id, "ascii")
 
-    def _writer(self, key: str) -> LocalWriter:
-        if not (self.root / STORE_ID).is_file():  # what is written where a volume was is lost when it comes back
+    def _must_be_here(self) -> None:
+        """What is written where a volume was is lost when it comes back, and what is deleted there is still on it."""
+        with translated("be read"):
+            here = (self.root / STORE_ID).is_file()
+        if not here:
             raise Unavailable(f"{self.place} is no blob store (any more): {self.remedy}")
-        return LocalWriter(self.root / PARTIAL / new_id().hex, self.path(key), key)
+
+    def _writer(self, key: str) -> LocalWriter:
+        self._must_be_here()
+        return LocalWriter(self.root, self.path(key), key)
 
     def path(self, key: str) -> Path:
         """Where a blob is, or will be."""
-        path = (self.root / key).resolve()
-        if not path.is_relative_to(self.root.resolve()):
+        parts = key.split("/")
+        if not {"", ".", ".."}.isdisjoint(parts):
             raise ValueError(f"not a blob key: {key!r}")
-        return path
+        return self.root.joinpath(*parts)
 
     def read(self, key: str) -> bytes:
         with self.local(key) as path, translated("be read"):
@@ -134,8 +161,9 @@ class LocalBlobs(BlobStore):
     def local(self, key: str, sha256: str = "") -> Iterator[Path]:  # noqa: ARG002 - no network changed it on its way
         """The blob's own file."""
         path = self.path(key)
-        if not path.is_file():
-            raise BlobGone(f"there is no {key} in {self.place}")
+        with translated("be read"):
+            if not path.is_file():
+                raise BlobGone(f"there is no {key} in {self.place}")
         yield path
 
     def copy(self, key: str, to: str) -> None:
@@ -146,9 +174,13 @@ class LocalBlobs(BlobStore):
 
     def delete(self, key: str) -> None:
         with translated("delete"):
-            self.path(key).unlink(missing_ok=True)
+            try:
+                self.path(key).unlink()
+            except FileNotFoundError:
+                self._must_be_here()
 
     def delete_folder(self, folder: str) -> None:
+        self._must_be_here()
         with translated("delete"):
             for tries_left in range(TRIES - 1, -1, -1):
                 try:
@@ -160,11 +192,27 @@ class LocalBlobs(BlobStore):
                 else:
                     return
 
-    def older_than(self, folder: str, age_s: float) -> list[str]:
-        before = time.time() - age_s
+    def older_than(self, folder: str, age_s: float, depth: int = 1) -> Iterator[list[str]]:
+        self._must_be_here()
         with translated("be listed"):
-            paths = list((self.root / folder).glob("*"))
-        return [f"{folder}/{p.name}" for p in paths if _written(p) < before]
+            before = self._now() - age_s
+            found = self._below(folder, depth)
+            while page := list(islice(found, PAGE)):
+                yield [key for key, entry in page if _written(entry) <= before]
+
+    def _now(self) -> float:
+        """What the clock says by which files are dated, which need not be this machine's."""
+        os.utime(self.root / STORE_ID)
+        return (self.root / STORE_ID).stat().st_mtime
+
+    def _below(self, folder: str, depth: int) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.root / folder) as entries:
+            for entry in entries:
+                key = f"{folder}/{entry.name}"
+                if depth == 1:
+                    yield key, entry
+                else:
+                    yield from self._below(key, depth - 1)
 
     def keys(self) -> Iterator[str]:
         for path in sorted(self.root.rglob("*")):

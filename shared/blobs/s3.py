@@ -9,9 +9,11 @@ process leaves is invisible and needs a rule of the bucket that ends incomplete 
 import hashlib
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from queue import Full, Queue
 from typing import TYPE_CHECKING, Final
@@ -21,7 +23,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from clipwarden.shared.blobs.cache import BlobCache, Source
-from clipwarden.shared.blobs.store import PARTIAL, STORE_ID, UPLOADS, BlobStore, BlobWriter
+from clipwarden.shared.blobs.store import PAGE, PARTIAL, STORE_ID, UPLOADS, BlobStore, BlobWriter
 from clipwarden.shared.errors import BlobGone, ConfigError, StorageFull, Unavailable
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ PART_BYTES: Final = 8 * 1024 * 1024
 PARTS_AT_ONCE: Final = 2
 PIECE_BYTES: Final = 4 * 1024 * 1024
 POLL_S: Final = 0.2
+CLOCK: Final = f"{PARTIAL}/clock"
 CLIENT: Final["ClientConfig"] = {
     "allow_http": True,  # only an address that says http:// is spoken to so
     "connect_timeout": "5s",
@@ -226,8 +229,12 @@ class S3Blobs(BlobStore):
             obstore.copy(self._store, key, to)
 
     def delete(self, key: str) -> None:
-        with _translated("delete"), suppress(FileNotFoundError):
-            obstore.delete(self._store, key)
+        with _translated("delete"):
+            try:
+                obstore.delete(self._store, key)
+            except FileNotFoundError:
+                if self.store_id() is None:  # then the bucket is gone, and not the blob
+                    raise
         self._cache.drop(self._name(key))
 
     def delete_folder(self, folder: str) -> None:
@@ -237,17 +244,30 @@ class S3Blobs(BlobStore):
             for key in keys:
                 self._cache.drop(self._name(key))
 
-    def older_than(self, folder: str, age_s: float) -> list[str]:
+    def older_than(self, folder: str, age_s: float, depth: int = 1) -> Iterator[list[str]]:
         if folder == PARTIAL:  # the service shows no unfinished upload
-            return []
-        before = datetime.now(UTC) - timedelta(seconds=age_s)
+            return
+        told_at, then = self._clock
+        before = told_at + timedelta(seconds=time.monotonic() - then - age_s)
         last: dict[str, datetime] = {}
         with _translated("be listed"):
-            for page in obstore.list(self._store, folder):
+            for page in obstore.list(self._store, folder, chunk_size=PAGE):
                 for each in page:
-                    child = str(each["path"]).split("/")[1]
-                    last[child] = max(each["last_modified"], last.get(child, each["last_modified"]))
-        return [f"{folder}/{child}" for child, when in last.items() if when < before]
+                    key = "/".join(str(each["path"]).split("/")[: depth + 1])
+                    last[key] = max(each["last_modified"], last.get(key, each["last_modified"]))
+                found = list(last.items())  # in the order of their keys: the last may go on in the next page
+                yield [key for key, when in found[:-1] if when <= before]
+                last = dict(found[-1:])
+        yield [key for key, when in last.items() if when <= before]
+
+    @cached_property
+    def _clock(self) -> tuple[datetime, float]:
+        """What the service's clock, by which it dates what is written, said at which moment here."""
+        with _translated("tell the time"):
+            obstore.put(self._store, CLOCK, b"", use_multipart=False)
+            told_at = obstore.head(self._store, CLOCK)["last_modified"]
+            obstore.delete(self._store, CLOCK)
+        return told_at, time.monotonic()
 
     def keys(self) -> Iterator[str]:
         with _translated("be listed"):

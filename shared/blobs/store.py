@@ -14,6 +14,8 @@ from clipwarden.shared.ids import new_id
 
 STORE_ID: Final = "store-id"
 UPLOADS, PARTIAL, BUNDLES, EVIDENCE = "uploads", "partial", "bundles", "evidence"
+PAGE: Final = 50
+"""How many files are listed at once, so that there is little time for anything to name them before they are deleted."""
 
 
 def bundle_folder(analysis_id: UUID) -> str:
@@ -150,8 +152,11 @@ class BlobStore(ABC):
         """Remove every blob whose key begins with `folder/`; a folder that is gone already is no error."""
 
     @abstractmethod
-    def older_than(self, folder: str, age_s: float) -> list[str]:
-        """Keys of what lies right under a folder, and was last written at least `age_s` ago."""
+    def older_than(self, folder: str, age_s: float, depth: int = 1) -> Iterator[list[str]]:
+        """Keys of what lies so deep under a folder and was last written at least `age_s` ago, by the store's own clock.
+
+        What has been looked at comes in pages, also where none of it is that old.
+        """
 
     @abstractmethod
     def keys(self) -> Iterator[str]:

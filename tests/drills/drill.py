@@ -128,18 +128,22 @@ class Drill:
 
     def _assert_no_orphans(self, faultless: bool) -> None:
         yard = self.yard
-        if not faultless:
-            at_once = yard.settings.model_copy(update={"orphan_retention_s": 0.0, "bundle_retention_s": 0.0})
-            Caretaker(at_once, yard.store, yard.blobs).turn(Counter())
-        assert until(lambda: not self._orphans(), 10 if faultless else 0), self._orphans()
+        at_once = yard.settings.model_copy(update={"orphan_retention_s": 0.0, "bundle_retention_s": 0.0})
+
+        def tidy() -> bool:
+            if not faultless:
+                Caretaker(at_once, yard.store, yard.blobs).turn(Counter())
+            return not self._orphans()
+
+        assert until(tidy, 10), self._orphans()
 
     def _orphans(self) -> set[str]:
         """Files that no row names; a bundle is deleted a moment after its analysis ended."""
         yard = self.yard
         keys = set(yard.blobs.keys())
         named = {row.upload_key for row in yard.rows("SELECT DISTINCT upload_key FROM analyses")}
-        known = {str(row.id) for row in yard.rows("SELECT id FROM analyses")}
-        kept = {key for key in keys if key.startswith(EVIDENCE) and key.split("/")[1] in known}
+        folders = {row.folder for row in yard.rows("SELECT DISTINCT outcome->>'folder' AS folder FROM stages")}
+        kept = {key for key in keys if key.startswith(EVIDENCE) and key.rsplit("/", 2)[0] in folders}
         return {key for key in keys if key.startswith((PARTIAL, BUNDLES, UPLOADS, EVIDENCE))} - named - kept
 
     def _unfinished(self) -> str:

@@ -1,5 +1,7 @@
 """One thing does not fit: a clip that kills, a branch that hangs, a worker that lacks something, a clock, a double."""
 
+import os
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,16 +11,18 @@ from uuid import UUID
 import httpx
 import pytest
 
-from clipwarden.shared.blobs import bundle_folder
+from clipwarden.shared.blobs import UPLOADS, bundle_folder
 from clipwarden.shared.local.child import until
 from clipwarden.shared.local.valkey import free_port
 from clipwarden.shared.queue import SENTINEL_KEY, Queue, Task, redis_keys
 from clipwarden.shared.settings import PREFIX
 from tests.drills.drill import Drill
 from tests.drills.yard import Yard, write_weights
+from tests.listeners import Listener, answer
 from tests.queues import celery_app
 
 BRANCHES = ("visual", "audio", "lipsync", "clip")
+ALL_FOUR = "CAST(analysis_id AS text) = ANY(:ids) HAVING count(*) = 4"
 CONNECTIONS = "SELECT application_name, count(*) AS n FROM pg_stat_activity WHERE application_name ~ '@' GROUP BY 1"
 
 
@@ -49,6 +53,7 @@ def test_branch_that_hangs_and_one_that_cannot_be_interrupted(drill: Drill, red_
 
 def test_blob_store_that_vanishes(drill: Drill) -> None:
     yard, away = drill.yard, drill.yard.disk / "away"
+    before = yard.said("ingest", "worker leaves")
     yard.order(ingest__any="hold", visual__any="hold")
     analysis_id = drill.submit()
     drill.until_stage(analysis_id, "ingest", "leased")
@@ -57,11 +62,12 @@ def test_blob_store_that_vanishes(drill: Drill) -> None:
         yard.order()
         with pytest.raises(httpx.HTTPStatusError, match="503"):
             drill.submit()
-        assert until(lambda: bool(yard.said("ingest", "worker leaves")), 60)
+        assert until(lambda: yard.said("ingest", "worker leaves") > before, 60)
         assert not yard.blobs.root.exists()
         away.rename(yard.blobs.root)
         drill.healed()
         drill.assert_nothing_lost()
+    assert {drill.stage(analysis_id, stage).attempts for stage in ("ingest", "visual")} == {1}
 
 
 def test_bundle_that_vanishes(drill: Drill) -> None:
@@ -96,6 +102,23 @@ def test_worker_without_the_weights_of_the_pipeline(drill: Drill) -> None:
         assert (row.status, row.attempts) == ("ok", 1)
 
 
+def test_weights_that_vanish_under_a_worker_beside_a_healthy_one(drill: Drill) -> None:
+    yard, name, why = drill.yard, "visual-robbed", "were here when this worker started"
+    weights, before = write_weights(yard.state / "robbed"), yard.said(name, why)
+    with (
+        yard.joined(name, "worker", "visual", "--name", "robbed", **{f"{PREFIX}WEIGHTS": str(weights)}),
+        yard.leaving(name),
+    ):
+        (weights.parent / "forensic_mlp.json").unlink()
+        (child,) = yard.pool_children(name)
+        os.kill(child, signal.SIGKILL)
+        drill.healed()
+        several = [drill.submit() for _ in range(4)]
+        assert until(lambda: yard.said(name, why) > before, 60), yard.log(name)
+        drill.assert_nothing_lost()
+    assert {(row.status, row.attempts) for row in (drill.stage(each, "visual") for each in several)} == {("ok", 1)}
+
+
 def test_two_pipelines_side_by_side(drill: Drill) -> None:
     yard = drill.yard
     weights = {f"{PREFIX}WEIGHTS": str(write_weights(yard.state / "other", other="forensic_mlp"))}
@@ -124,31 +147,42 @@ def test_two_pipelines_side_by_side(drill: Drill) -> None:
         assert digest in {d["weights"] for d in row.manifest["detectors"]}
 
 
-def test_every_message_delivered_twice(drill: Drill) -> None:
-    yard = drill.yard
+def test_every_message_delivered_twice(drill: Drill, world: Listener, clip: Path) -> None:
+    yard, told = drill.yard, {"callback_url": f"{world.url}/hook"}
+    world.received.clear()
+    world.answers = [answer(body=clip.read_bytes()), answer(204)]
     with yard.frozen("ingest"):
-        several = [drill.submit() for _ in range(3)]
+        several = [drill.submit(**told) for _ in range(3)]
+        named = {"url": f"{world.url}/a.mp4", "reuse": False, **told}
+        several.append(drill.accepted(yard.http.post("/v1/analyses", json=named)))
         double(drill, ["ingest"])
-    with yard.frozen("fusion"):
-        with yard.frozen(*BRANCHES):
-            yard.until(
-                "SELECT 1 FROM stages WHERE stage = 'ingest' AND status = 'ok'"
-                " AND CAST(analysis_id AS text) = ANY(:ids) HAVING count(*) = 3",
-                ids=several,
-            )
-            double(drill, BRANCHES)
-        for branch in BRANCHES:
-            for analysis_id in several:
-                drill.until_stage(analysis_id, branch, "ok")
-        with celery_app(yard.settings) as app:
-            for analysis_id in several:
-                for task in (*Task,):
-                    if task is not Task.NOTIFY:
-                        app.send_task(task.value, args=[analysis_id])
-        double(drill, ["fusion"])
+    with yard.frozen("notify"):
+        with yard.frozen("fusion"):
+            with yard.frozen(*BRANCHES):
+                yard.until(f"SELECT 1 FROM stages WHERE stage = 'ingest' AND status = 'ok' AND {ALL_FOUR}", ids=several)
+                double(drill, BRANCHES)
+            for branch in BRANCHES:
+                for analysis_id in several:
+                    drill.until_stage(analysis_id, branch, "ok")
+            send_everything(drill, several)
+            double(drill, ["fusion"])
+        yard.until(f"SELECT 1 FROM deliveries WHERE {ALL_FOUR}", ids=several)
+        double(drill, ["notify"])
     drill.healed()
     drill.assert_nothing_lost()
+    yard.until(f"SELECT 1 FROM deliveries WHERE status = 'ok' AND {ALL_FOUR}", ids=several)
     assert {drill.stage(key, branch).attempts for key in several for branch in BRANCHES} == {1}
+    assert drill.stage(several[-1], "fetch").attempts == 1
+    assert sorted(received.method for received in world.received) == ["GET", *["POST"] * 4]
+
+
+def send_everything(drill: Drill, several: Sequence[str]) -> None:
+    """Once more every task that there is for an analysis."""
+    with celery_app(drill.yard.settings) as app:
+        for analysis_id in several:
+            for task in (*Task,):
+                if task is not Task.NOTIFY:
+                    app.send_task(task.value, args=[analysis_id])
 
 
 def double(drill: Drill, queues: Sequence[str]) -> None:
@@ -174,6 +208,24 @@ def test_worker_whose_clock_is_wrong_by_an_hour(drill: Drill, skew_s: int) -> No
     for analysis_id in several:
         row = drill.stage(analysis_id, "visual")
         assert (row.attempts, row.status) == (1, "ok")
+
+
+def test_sweeper_whose_clock_is_two_hours_ahead(drill: Drill) -> None:
+    yard, name = drill.yard, "sweeper-ahead"
+    with yard.down("sweeper"), yard.blobs.create() as under_way:
+        yard.kill("sweeper")
+        under_way.write(b"half of an upload")
+        with yard.blobs.create(f"{UPLOADS}/stray") as stray:
+            os.utime(yard.blobs.path(stray.commit()), (0, 0))
+        yard.add(name, ("sweep",), DRILL_SKEW_S="7200")
+        try:
+            assert until(lambda: not yard.blobs.path(stray.key).exists(), 60), yard.log(name)
+            yard.blobs.delete(under_way.commit())
+            drill.submit()
+            drill.healed()
+            drill.assert_nothing_lost()
+        finally:
+            yard.remove(name)
 
 
 def test_workers_replaced_by_a_deployment(drill: Drill) -> None:

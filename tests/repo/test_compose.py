@@ -200,6 +200,17 @@ def test_a_line_of_the_env_file_reaches_the_processes_if_it_is_a_setting(tmp_pat
         assert not set(SECRETS) & set(service["environment"])
 
 
+def test_what_a_bucket_and_a_collector_of_traces_ask_for_is_handed_on(services):
+    asked = {
+        f"AWS_{name}" for name in ("ENDPOINT_URL", "REGION", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN")
+    }
+    asked |= {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS"}
+    for process in PROCESSES:
+        given = services[process.name]["environment"]
+        assert {name for name in given if name.startswith(("AWS_", "OTEL_"))} == asked
+        assert {given[name] for name in asked} == {None}
+
+
 def test_the_runbook_names_services_and_options_that_compose_has(services):
     known = docker_compose("run", "--help", secrets={}).stdout
     said = re.findall(r"docker compose run ((?:-\S+ )+)([^`\n]*)", RUNBOOK)

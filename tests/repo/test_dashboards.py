@@ -11,6 +11,8 @@ import yaml
 from prometheus_client import Counter, Gauge, Histogram
 
 from clipwarden.shared import metrics
+from clipwarden.shared.processes import GATEWAY
+from clipwarden.shared.queue import Queue
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ADDED = {"job", "instance", "process"}
@@ -141,6 +143,30 @@ def test_an_alert_speaks_of_labels_that_its_series_keep(rule):
     ]
     kept = kept or [SERIES[s.name] | ADDED for s in selectors(nodes)]
     assert {name for name in TEMPLATE.findall(summary) if name} <= set.intersection(*kept)
+
+
+def test_whoever_takes_uploads_or_tells_is_missed_when_no_target_is_left():
+    (gone,) = [rule["expr"] for rule in ALERTS if rule["alert"] == "ProcessGone"]
+    absent = [n for n in parsed(gone) if isinstance(n, promql_parser.Call) and n.func.name == "absent"]
+    missed = {m.value for n in selectors(parsed(gone)) for m in n.matchers.matchers if m.name == "process"}
+    assert (len(absent), missed) == (2, {GATEWAY, Queue.NOTIFY})
+
+
+@pytest.mark.parametrize("rule", [r for r in ALERTS if "humanizePercentage" in r["annotations"]["summary"]])
+def test_a_share_of_next_to_nothing_alarms_nobody(rule):
+    assert re.search(r"and on \(\w*\) sum( by \(\w+\) )?\(increase\(.*\[\d+m\]\)\) > [1-9]", rule["expr"])
+
+
+@pytest.mark.parametrize("end", ["handed_back", "elsewhere"])
+def test_work_that_goes_round_is_noticed(end):
+    asked = [s for rule in ALERTS for s in selectors(parsed(rule["expr"])) if s.name == "clipwarden_task_seconds_count"]
+    assert end in {m.value for selector in asked for m in selector.matchers.matchers if m.name == "end"}
+
+
+def test_every_stage_that_nobody_takes_is_noticed():
+    (idle,) = [rule["expr"] for rule in ALERTS if rule["alert"] == "PoolIdle"]
+    wanted = [{(m.name, m.value) for m in s.matchers.matchers} for s in selectors(parsed(idle))]
+    assert {("status", "open"), ("stage", "fetch")} in wanted
 
 
 def test_the_runbook_has_an_entry_for_every_alert_and_none_besides():

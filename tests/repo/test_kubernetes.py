@@ -281,7 +281,7 @@ def test_the_scalers_count_what_waits_and_what_is_held(built, settings: Settings
 
 def _submit(store: Store) -> UUID:
     store.publish("sha256:p", Manifest(detectors=(), faces="f", fusion=f"sha256:{'f' * 64}"))
-    return store.submit(NewAnalysis("a.mp4", 9, "ab", "uploads/x", "sha256:p", 60))
+    return store.submit(NewAnalysis("a.mp4", 9, "ab", "uploads/x", "sha256:p", 60)).id
 
 
 def test_only_what_must_reaches_the_outside(built):

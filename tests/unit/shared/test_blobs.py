@@ -1,5 +1,6 @@
 """The blob store in a directory, and the cache that stands before one in a bucket."""
 
+import errno
 import hashlib
 import os
 import signal
@@ -8,16 +9,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
-from clipwarden.shared.blobs import BUNDLES, PARTIAL, UPLOADS, LocalBlobs, open_blobs
+from clipwarden.shared.blobs import BUNDLES, EVIDENCE, PARTIAL, UPLOADS, LocalBlobs, open_blobs
 from clipwarden.shared.blobs.cache import IDLE_S, BlobCache
-from clipwarden.shared.errors import BlobGone, ConfigError, Unavailable
+from clipwarden.shared.blobs.local import translated
+from clipwarden.shared.errors import BlobGone, ConfigError, StorageSick, Unavailable
 from clipwarden.shared.ids import new_id
 from clipwarden.shared.settings import Settings, load_settings
 
+NOBODY = 65534
 FETCHER = """
 import sys, time
 from pathlib import Path
@@ -88,6 +93,66 @@ def test_nothing_is_written_where_the_store_was(blobs: LocalBlobs, tmp_path: Pat
     assert not blobs.root.exists()
 
 
+@contextmanager
+def barred(folder: Path) -> Iterator[None]:
+    """The system lets this process into the folder no more, not even as root."""
+    was, mode = os.geteuid(), stat.S_IMODE(folder.stat().st_mode)
+    folder.chmod(0)
+    os.seteuid(was or NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(was)
+        folder.chmod(mode)
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty folder", "the rest"])
+def test_what_cannot_be_kept_is_not_said_to_be(blobs: LocalBlobs, tmp_path: Path, left: str) -> None:
+    with blobs.create() as writer:
+        writer.write(b"x")
+        if left == "the rest":
+            next((blobs.root / PARTIAL).iterdir()).unlink()
+        else:
+            blobs.root.rename(tmp_path / "away")
+        if left == "an empty folder":
+            blobs.root.mkdir()
+        with pytest.raises(Unavailable, match="could not keep a blob"):
+            writer.commit()
+    assert not writer.committed
+    assert blobs.root.exists() == (left != "nothing")
+    assert not (blobs.root / UPLOADS).exists()
+
+
+def test_nothing_is_deleted_where_the_store_was(blobs: LocalBlobs, tmp_path: Path) -> None:
+    key, away = put(blobs, b"x"), tmp_path / "away"
+    blobs.root.rename(away)
+    for act in (
+        lambda: blobs.delete(key),
+        lambda: blobs.delete_folder(UPLOADS),
+        lambda: next(blobs.older_than(UPLOADS, 0)),
+    ):
+        with pytest.raises(Unavailable, match="is no blob store"):
+            act()
+    away.rename(blobs.root)
+    assert list(blobs.keys()) == [key]
+
+
+def test_a_store_that_the_system_refuses_is_sick(blobs: LocalBlobs) -> None:
+    key = put(blobs, b"x")
+    with barred(blobs.root):
+        for act in (lambda: blobs.read(key), blobs.create, lambda: blobs.delete(key)):
+            with pytest.raises(StorageSick, match="Permission denied"):
+                act()
+    assert blobs.read(key) == b"x"
+
+
+@pytest.mark.parametrize("number", ["EACCES", "EIO", "ENOTCONN", "EROFS", "ESTALE", "ENAMETOOLONG"])
+def test_a_sick_store_is_told_from_a_bad_name(number: str) -> None:
+    with pytest.raises(Unavailable) as raised, translated("be read"):
+        raise OSError(getattr(errno, number), "no")
+    assert (raised.type is StorageSick) == (number != "ENAMETOOLONG")
+
+
 def test_an_upload_is_invisible_until_it_is_committed(blobs: LocalBlobs) -> None:
     with blobs.create() as writer:
         writer.write(b"first ")
@@ -152,9 +217,26 @@ def test_what_is_deleted_is_gone_and_a_second_time_is_no_error(blobs: LocalBlobs
 def test_blobs_are_listed_by_age(blobs: LocalBlobs) -> None:
     old, fresh = put(blobs, b"x"), put(blobs, b"x")
     os.utime(blobs.path(old), (time.time() - 7200,) * 2)
-    assert blobs.older_than(UPLOADS, 3600) == [old]
-    assert sorted(blobs.older_than(UPLOADS, -1)) == sorted([old, fresh])
-    assert blobs.older_than(BUNDLES, 0) == []
+    assert [*chain(*blobs.older_than(UPLOADS, 3600))] == [old]
+    assert sorted(chain(*blobs.older_than(UPLOADS, 0))) == sorted([old, fresh])
+    assert [*blobs.older_than(BUNDLES, 0)] == []
+
+
+def test_age_is_told_by_the_clock_that_dates_files(blobs: LocalBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(blobs, b"x")
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() + 7200)
+    assert [*blobs.older_than(UPLOADS, 3600)] == [[]]
+
+
+def test_what_is_listed_comes_in_pages_and_from_any_depth(blobs: LocalBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipwarden.shared.blobs.local.PAGE", 2)
+    for key in ("a/visual/1/x", "a/visual/1/y", "a/audio/2/x", "b/visual/3/d/x"):
+        put(blobs, b"x", f"{EVIDENCE}/{key}")
+    put(blobs, b"x", f"{EVIDENCE}/a-file")
+    pages = list(blobs.older_than(EVIDENCE, 0, 3))
+    assert [len(page) for page in pages] == [2, 1]
+    assert sorted(chain(*pages)) == [f"{EVIDENCE}/{key}" for key in ("a/audio/2", "a/visual/1", "b/visual/3")]
 
 
 @pytest.mark.parametrize("url", ["s3://", "s3://x", "http://clips", "s3://clips/../x y", "clips", "s3://Clips"])
