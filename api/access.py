@@ -1,11 +1,14 @@
 """Who asks: the tenant behind a request, what its key allows, and the ring that knows the keys."""
 
+import asyncio
 import hashlib
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 from anyio.to_thread import run_sync
@@ -23,6 +26,7 @@ KEY_CACHE_S = 2.0
 MOST_KNOWN = 10_000
 """Digests that are remembered, good and bad, so that guessing does not fill the memory."""
 
+Answer = TypeVar("Answer")
 SECRET = re.compile(r"cw_[A-Za-z0-9_-]{43}")
 
 
@@ -89,6 +93,7 @@ class Keyring:
         self._closed = not may_be_open
         self._open_until = 0.0
         self._known: dict[str, tuple[Caller | None, float]] = {}
+        self._asking: dict[str, asyncio.Future[Any]] = {}
 
     async def caller(self, headers: Headers) -> Caller:
         """Who sent these headers, NOBODY without a key. Raises ProblemError for a bad key, or Unavailable."""
@@ -105,16 +110,24 @@ class Keyring:
 
     async def _is_open(self) -> bool:
         if not self._closed and time.monotonic() >= self._open_until:
-            self._closed = await run_sync(self._store.any_key)
+            self._closed = await self._asked("", self._store.any_key)
             self._open_until = time.monotonic() + KEY_CACHE_S
         return not self._closed
+
+    async def _asked(self, question: str, ask: Callable[[], Answer]) -> Answer:
+        """The store's answer, shared by all who want it at once: a change wakes every stream that tells of it."""
+        asking: asyncio.Future[Answer] | None = self._asking.get(question)
+        if asking is None:
+            asking = self._asking[question] = asyncio.ensure_future(run_sync(ask))
+            asking.add_done_callback(lambda _: self._asking.pop(question))
+        return await asyncio.shield(asking)
 
     async def _look_up(self, digest: str) -> Caller | None:
         """Found by its digest, so that the time it takes tells nothing of other secrets. Bad ones are known too."""
         caller, until = self._known.get(digest, (None, 0.0))
         if time.monotonic() < until:
             return caller
-        key = await run_sync(self._store.live_key, digest)
+        key = await self._asked(digest, partial(self._store.live_key, digest))
         caller = None if key is None else Caller.of_key(key)
         if len(self._known) >= MOST_KNOWN:
             self._known.clear()

@@ -1,5 +1,6 @@
 """Acting on an analysis: cancel it, run it again, delete it, say what it really was, ask another policy."""
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from anyio.to_thread import run_sync
@@ -11,13 +12,15 @@ from clipwarden.api.gateway import Gateway, Services
 from clipwarden.api.idempotency import Once, fingerprint, once
 from clipwarden.api.limits import Limits
 from clipwarden.api.openapi import KEY, OPENING, errors, headers
+from clipwarden.api.options import Options
 from clipwarden.api.routes import parse_id
 from clipwarden.api.schemas import AnalysisView, FeedbackListView, FeedbackView
+from clipwarden.api.submitting import Asking
 from clipwarden.api.verdict_schemas import WhatIfView
 from clipwarden.shared.codes import ProblemCode
 from clipwarden.shared.contracts import TERMINAL_STATES, Alternative, Analysis, AnalysisState
 from clipwarden.shared.errors import BlobGone, ProblemError
-from clipwarden.shared.store import Doomed, Feedback, NewAnalysis
+from clipwarden.shared.store import Doomed, Feedback
 
 COMMENT_BYTES = 2048
 
@@ -81,7 +84,10 @@ def cancel(analysis_id: str, gateway: Services, caller: Submitter) -> AnalysisVi
 async def rerun(
     analysis_id: str, request: Request, response: Response, gateway: Services, caller: Submitter
 ) -> AnalysisView:
-    """Examine the same file again, as a new analysis, with what is installed now; nothing is taken from the cache."""
+    """Examine the same file again with what is installed now, as a new analysis with the options of the old one.
+
+    Nothing is taken from the cache. What could not be asked for today is refused.
+    """
     limits: Limits = request.app.state.limits
     async with once(request, gateway, caller) as held, limits.room(caller, 0 if held.repeated else 1):
         opened = await run_sync(_again, gateway, caller, analysis_id, held)
@@ -103,24 +109,28 @@ def _again(gateway: Gateway, caller: Caller, analysis_id: str, held: Once) -> An
         gateway.blobs.size(found.upload_key or "uploads/none")
     except BlobGone as error:
         raise _conflict("The file of this analysis is no longer kept; send it again.") from error
-    new = NewAnalysis(
+    new = replace(
+        Asking(gateway, caller).asked(_as_asked(found)),
         filename=found.filename,
         size_bytes=found.size_bytes,
         sha256=found.sha256,
         upload_key=found.upload_key,
-        pipeline=gateway.pipeline(),
-        deadline_s=gateway.settings.deadline_s,
-        tag=found.tag,
-        metadata=found.metadata,
-        tenant_id=caller.tenant_id,
-        key_id=caller.key_id,
-        lane=found.lane,
-        policy=found.policy,
-        detectors=found.detectors,
         rerun_of=found.id,
-        reusable=False,
     )
     return gateway.accept(caller, new, claim=held.claim, fingerprint=mark)
+
+
+def _as_asked(found: Analysis) -> Options:
+    """What an analysis was submitted with, to be judged as if it were submitted now, except that nothing is reused."""
+    return Options.model_construct(
+        tag=found.tag,
+        metadata=found.metadata,
+        detectors=found.detectors,
+        policy=found.policy,
+        lane=found.lane,
+        callback_url=found.callback_url,
+        reuse=False,
+    )
 
 
 @router.delete(

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 import uvicorn
+from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from fastapi import FastAPI
 
@@ -73,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.keyring = Keyring(gateway.store, may_be_open=is_loopback(settings.host))
         limits = app.state.limits = Limits(settings, gateway.store)
         app.state.streams = Streams(settings.max_streams)
+        app.state.completers = CapacityLimiter(uploads.COMPLETERS)
         changes = app.state.changes = Changes(settings.database_url)
         changes.start()
         try:

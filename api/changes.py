@@ -6,10 +6,11 @@ whoever waits is told to look again after each reconnection.
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from select import POLLIN, poll
-from typing import Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import psycopg2
@@ -24,7 +25,17 @@ LOOK_S: Final = 1.0
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 10.0
 
+Read = TypeVar("Read")
+
 log = logger(__name__)
+
+
+@dataclass
+class _Watched:
+    """Those who wait for one analysis, and what one of them has read of it since its last change."""
+
+    waiting: set[asyncio.Event] = field(default_factory=set)
+    reading: asyncio.Future[Any] | None = None
 
 
 class Changes:
@@ -32,7 +43,7 @@ class Changes:
 
     def __init__(self, database_url: str) -> None:
         self._url = database_url.replace("postgresql+psycopg2://", "postgresql://", 1)  # the driver is not libpq's word
-        self._waiting: dict[UUID, set[asyncio.Event]] = {}
+        self._watched: dict[UUID, _Watched] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="changes", daemon=True)
 
@@ -48,20 +59,34 @@ class Changes:
     def of(self, analysis_id: UUID) -> Iterator[asyncio.Event]:
         """An event that is set at each change; who waits clears it before looking."""
         news = asyncio.Event()
-        self._waiting.setdefault(analysis_id, set()).add(news)
+        watched = self._watched.setdefault(analysis_id, _Watched())
+        watched.waiting.add(news)
+        watched.reading = None  # news of before may have been lost
         try:
             yield news
         finally:
-            others = self._waiting[analysis_id]
-            others.discard(news)
-            if not others:
-                del self._waiting[analysis_id]
+            watched.waiting.discard(news)
+            if not watched.waiting:
+                del self._watched[analysis_id]
+
+    async def shared(self, analysis_id: UUID, read: Callable[[], Awaitable[Read]]) -> Read:
+        """What `read` returns of an analysis that the caller waits for, once after each change for all who do."""
+        watched = self._watched[analysis_id]
+        reading: asyncio.Future[Read] | None = watched.reading
+        if reading is None or (reading.done() and reading.exception()):
+            reading = watched.reading = asyncio.ensure_future(read())
+        return await asyncio.shield(reading)
 
     def _wake(self, analysis_id: UUID | None) -> None:
         """Tell those who wait for one analysis, or for any."""
-        sets = list(self._waiting.values()) if analysis_id is None else [self._waiting.get(analysis_id, set())]
-        for news in (each for waiting in sets for each in waiting):
-            news.set()
+        if analysis_id is None:
+            told = list(self._watched.values())
+        else:
+            told = [self._watched[analysis_id]] if analysis_id in self._watched else []
+        for watched in told:
+            watched.reading = None
+            for news in watched.waiting:
+                news.set()
 
     def _tell(self, analysis_id: UUID | None) -> None:
         with suppress(RuntimeError):  # the loop is closed

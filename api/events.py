@@ -9,6 +9,8 @@ import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -86,8 +88,20 @@ def version(analysis: Analysis) -> str:
     return hashlib.sha256(analysis.model_dump_json().encode()).hexdigest()[:24]
 
 
-def event(gateway: Gateway, analysis: Analysis, named: str) -> str:
-    return f"id: {named}\nevent: analysis\ndata: {gateway.view(analysis).model_dump_json()}\n\n"
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An analysis as an event tells it."""
+
+    named: str
+    event: str
+    ended: bool
+
+
+def shown(gateway: Gateway, caller: Caller, analysis_id: UUID) -> Shown:
+    """Blocks. Raises ProblemError if there is no such analysis, or Unavailable."""
+    analysis = gateway.analysis(caller, analysis_id)
+    named, data = version(analysis), gateway.view(analysis).model_dump_json()
+    return Shown(named, f"id: {named}\nevent: analysis\ndata: {data}\n\n", analysis.state in TERMINAL_STATES)
 
 
 async def placed(request: Request, caller: Reader) -> AsyncIterator[Caller]:
@@ -122,6 +136,7 @@ async def _told(
     It ends early when the key is revoked or changed: who comes back is judged anew.
     """
     changes: Changes = request.app.state.changes
+    look = partial(run_sync, shown, gateway, caller, analysis_id)
     yield f"retry: {RETRY_MS}\n\n"
     with changes.of(analysis_id) as news:
         news.set()
@@ -136,17 +151,17 @@ async def _told(
                 continue
             news.clear()
             try:
-                analysis = await run_sync(gateway.analysis, caller, analysis_id)
+                now = await changes.shared(analysis_id, look)
             except Unavailable:
                 news.set()
                 await asyncio.sleep(AGAIN_S)
                 continue
             except ClipwardenError:
                 return  # gone: who comes back is told so
-            if (now := version(analysis)) != seen:
-                seen = now
-                yield await run_sync(event, gateway, analysis, now)
-            if analysis.state in TERMINAL_STATES:
+            if now.named != seen:
+                seen = now.named
+                yield now.event
+            if now.ended:
                 return
 
 

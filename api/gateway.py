@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from threading import Event
 from typing import Annotated, Any, Self
 from uuid import UUID
 
@@ -19,13 +19,13 @@ from clipwarden.api.schemas import AnalysisView
 from clipwarden.api.waiting import Waiting
 from clipwarden.shared.blobs import BlobStore, open_blobs
 from clipwarden.shared.codes import ProblemCode
-from clipwarden.shared.contracts import Analysis, AnalysisState, Lane, Manifest, Stage, StageStatus
+from clipwarden.shared.contracts import Analysis, AnalysisState, Lane, Manifest, Stage, StageRow, StageStatus
 from clipwarden.shared.errors import ClipwardenError, ProblemError, Unavailable
 from clipwarden.shared.handing import drop_copy, hand_on
 from clipwarden.shared.logs import log_context, logger
 from clipwarden.shared.queue import Task
 from clipwarden.shared.settings import Settings
-from clipwarden.shared.store import KeyClaim, NewAnalysis, Store
+from clipwarden.shared.store import KeyClaim, NewAnalysis, Opened, Store
 from clipwarden.shared.tracing import span
 
 CHECK_S = 3.0
@@ -46,6 +46,7 @@ class Gateway:
     blobs: BlobStore
     signer: Signer
     waiting: Waiting
+    published: Event = field(default_factory=Event)
     senders: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SENDERS, "send"))
 
     @classmethod
@@ -65,6 +66,12 @@ class Gateway:
     def close(self) -> None:
         self.senders.shutdown(wait=False, cancel_futures=True)
         self.store.close()
+
+    def check_published(self) -> None:
+        """Raises ProblemError while no pipeline is published. Pipelines are never deleted, so it asks until one was."""
+        if not self.published.is_set():
+            self.pipeline()
+            self.published.set()
 
     def pipeline(self) -> str:
         """The pipeline of new analyses. Raises ProblemError while none is published."""
@@ -96,12 +103,14 @@ class Gateway:
         fingerprint: str = "",
     ) -> Analysis:
         """Open an analysis. From here on it will be examined, sent by us or by the sweeper."""
-        analysis_id = self.store.submit(new, upload_id, claim, fingerprint)
+        opened = self.store.submit(new, upload_id, claim, fingerprint)
+        if opened.alone:
+            return _as_opened(opened, new)
         try:
-            taken = self.analysis(caller, analysis_id)
+            taken = self.analysis(caller, opened.id)
         except ClipwardenError as error:  # taken is taken: an error now would only make the client send it again
-            log.warning("taken but not read back", analysis_id=str(analysis_id), reason=str(error))
-            return _as_submitted(analysis_id, new)
+            log.warning("taken but not read back", analysis_id=str(opened.id), reason=str(error))
+            return _as_opened(opened, new)
         if new.upload_key and taken.upload_key not in {None, new.upload_key}:
             drop_copy(self.store, self.blobs, new.upload_key)
         return taken
@@ -116,6 +125,10 @@ class Gateway:
     def view(self, analysis: Analysis) -> AnalysisView:
         """The analysis as it is told, with links that open its files and what is ahead of it."""
         return AnalysisView.from_domain(analysis, self.signer, self.waiting.outlook(analysis))
+
+    async def shown(self, analysis: Analysis) -> AnalysisView:
+        """The same, in a thread only if something has to be read for it."""
+        return self.view(analysis) if self.waiting.at_hand else await run_sync(self.view, analysis)
 
     def viewed(self, caller: Caller, analysis_id: UUID) -> AnalysisView:
         """Raises ProblemError as `analysis` does."""
@@ -172,20 +185,22 @@ def _first_task(fresh: Analysis) -> Task | None:
     return Task.FETCH if fresh.stages[0].stage is Stage.FETCH else Task.INGEST
 
 
-def _as_submitted(analysis_id: UUID, new: NewAnalysis) -> Analysis:
-    """A fresh analysis as the database will tell it, but for the clock."""
+def _as_opened(opened: Opened, new: NewAnalysis) -> Analysis:
+    """A fresh analysis as the database tells it, to spare asking; what became of it is known only if it is alone."""
+    first = Stage.FETCH if new.upload_key is None else Stage.INGEST
+    row = StageRow(stage=first, status=StageStatus.OPEN, attempts=0, created_at=opened.created_at)
     return Analysis(
-        id=analysis_id,
+        id=opened.id,
         tenant_id=new.tenant_id,
         state=AnalysisState.QUEUED,
-        pipeline=new.pipeline,
+        pipeline=opened.pipeline,
         filename=new.filename,
         size_bytes=new.size_bytes,
         sha256=new.sha256,
         probe=None,
         code=None,
         message=None,
-        created_at=datetime.now(UTC),
+        created_at=opened.created_at,
         started_at=None,
         finished_at=None,
         rerun_of=new.rerun_of,
@@ -198,7 +213,7 @@ def _as_submitted(analysis_id: UUID, new: NewAnalysis) -> Analysis:
         upload_key=new.upload_key,
         tag=new.tag,
         metadata=dict(new.metadata),
-        stages=(),
+        stages=(row,) if opened.alone else (),
         verdict=None,
     )
 

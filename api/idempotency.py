@@ -74,10 +74,12 @@ async def once(request: Request, gateway: Gateway, caller: Caller) -> AsyncItera
     renewing = asyncio.create_task(_renew(gateway, claim))
     try:
         yield Once(claim)
-    finally:
-        renewing.cancel()
+    except BaseException:
         with anyio.CancelScope(shield=True), suppress(Unavailable):
             await run_sync(store.drop_claim, claim)
+        raise
+    finally:
+        renewing.cancel()
 
 
 async def _renew(gateway: Gateway, claim: KeyClaim) -> None:

@@ -1,4 +1,4 @@
-"""How much is taken in: requests a minute and unfinished analyses of a key, unfinished analyses in all.
+"""How much is taken in: requests a minute and unfinished analyses of a key, a tenant's files sent ahead, all analyses.
 
 Rates and places are counted in Redis, for all gateways together; analyses in Postgres, so that nothing is counted
 that died. While Redis is away nobody is refused for a rate.
@@ -7,10 +7,12 @@ that died. While Redis is away nobody is refused for a rate.
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+from uuid import UUID
 
 import anyio
 from anyio.to_thread import run_sync
@@ -34,11 +36,15 @@ AWAY_S = 1.0
 """How long Redis is not asked again after it did not answer."""
 WARN_EVERY_S = 60.0
 COUNT_S = 1.0
-"""How old the count of unfinished analyses may be."""
-PLACE_S = 600
-"""How long an upload keeps its place at most: a gateway that is killed gives none back."""
+"""How old a count of what Postgres keeps may be."""
+PLACE_S = 60
+"""How long a place outlives its gateway: one that is killed gives none back."""
+RENEW_S = 15.0
+LOOK_S, MOMENT_S = 0.05, 0.5
+"""How often and how long is looked whether a rival's place is given back."""
 RETRY_PLACE_S = 2
 RETRY_BACKLOG_S = 10
+RETRY_AHEAD_S = 60
 
 SPEND = """
 local time = redis.call('TIME')
@@ -60,12 +66,25 @@ TAKE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+local before = redis.call('ZRANGE', KEYS[1], 0, -1)
 for i = 1, ARGV[2] do
     redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[1] .. ':' .. i)
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
-return redis.call('ZCARD', KEYS[1])
+return before
 """
+"""Returns the places that were held before; with none wanted it only tells."""
+
+RENEW = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for i = 1, ARGV[2] do
+    redis.call('ZADD', KEYS[1], 'XX', now + ARGV[3], ARGV[1] .. ':' .. i)
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 0
+"""
+"""A place that was given back already stays so."""
 
 GIVE_BACK = """
 for i = 1, ARGV[2] do
@@ -105,12 +124,40 @@ class Quota:
             )
 
 
+class Tally:
+    """What Postgres keeps of something, counted anew at most once in COUNT_S, and what is arriving meanwhile.
+
+    One gateway never exceeds a bound by it; several together may, by what the others take within COUNT_S.
+    """
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        self._count = count
+        self._known, self._counted_until = 0, 0.0
+        self._counting = asyncio.Lock()
+        self._arriving = 0
+
+    @asynccontextmanager
+    async def room(self, wanted: int, most: int, refusal: ProblemError) -> AsyncIterator[None]:
+        """Keep room for what arrives inside. Raises the refusal if there is none."""
+        async with self._counting:
+            if time.monotonic() >= self._counted_until:
+                self._known = await run_sync(self._count)
+                self._counted_until = time.monotonic() + COUNT_S
+        if self._known + self._arriving + wanted > most:
+            raise refusal
+        self._arriving += wanted
+        try:
+            yield
+            self._known += wanted  # as if all of it was kept, until it is counted
+        finally:
+            self._arriving -= wanted
+
+
 class Limits:
     """The counts of one gateway process. `close` it in the event loop it was used in."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
-        self._store = store
-        self._max_unfinished = settings.max_unfinished
+        self._store, self._settings = store, settings
         self._redis: Any = Redis.from_url(  # its types do not say that what it answers is awaited
             settings.redis_url,
             socket_timeout=ANSWER_S,
@@ -118,9 +165,8 @@ class Limits:
             retry=Retry(NoBackoff(), 0),
         )
         self._away_until = self._warned_at = -math.inf
-        self._unfinished, self._counted_until = 0, 0.0
-        self._counting = asyncio.Lock()
-        self._arriving = 0
+        self._unfinished = Tally(store.unfinished_count)
+        self._ahead: dict[UUID, Tally] = {}
 
     async def close(self) -> None:
         await self._redis.aclose()
@@ -135,29 +181,29 @@ class Limits:
 
     @asynccontextmanager
     async def room(self, caller: Caller, wanted: int = 1) -> AsyncIterator[None]:
-        """Keep room for analyses that are being opened inside. Raises ProblemError if there is none.
-
-        One gateway never exceeds the bound on all; several together may, by what the others take within COUNT_S.
-        """
+        """Keep room for analyses that are being opened inside. Raises ProblemError if there is none."""
         if not wanted:
             yield
             return
-        await self._count_unfinished()
-        if self._unfinished + self._arriving + wanted > self._max_unfinished:
-            raise ProblemError(ProblemCode.OVERLOADED, retry_after_s=RETRY_BACKLOG_S)
-        self._arriving += wanted
-        try:
-            async with self._places(caller, wanted):
-                yield
-            self._unfinished += wanted  # as if all were opened, until they are counted
-        finally:
-            self._arriving -= wanted
+        overloaded = ProblemError(ProblemCode.OVERLOADED, retry_after_s=RETRY_BACKLOG_S)
+        async with (
+            self._unfinished.room(wanted, self._settings.max_unfinished, overloaded),
+            self._places(caller, wanted),
+        ):
+            yield
 
-    async def _count_unfinished(self) -> None:
-        async with self._counting:
-            if time.monotonic() >= self._counted_until:
-                self._unfinished = await run_sync(self._store.unfinished_count)
-                self._counted_until = time.monotonic() + COUNT_S
+    @asynccontextmanager
+    async def room_ahead(self, caller: Caller, wanted_bytes: int) -> AsyncIterator[None]:
+        """Keep room for a file that is sent ahead inside. Raises ProblemError if the tenant has none."""
+        most = self._settings.max_sent_ahead_bytes
+        full = ProblemError(
+            ProblemCode.RATE_LIMITED,
+            f"Files sent ahead that no analysis names may have {most} bytes in all; name some, or let them expire.",
+            retry_after_s=RETRY_AHEAD_S,
+        )
+        count = partial(self._store.bytes_ahead, caller.tenant_id, self._settings.sent_ahead_s)
+        async with self._ahead.setdefault(caller.tenant_id, Tally(count)).room(wanted_bytes, most, full):
+            yield
 
     @asynccontextmanager
     async def _places(self, caller: Caller, wanted: int) -> AsyncIterator[None]:
@@ -166,10 +212,10 @@ class Limits:
             yield
             return
         name, place = f"clipwarden:places:{caller.key_id}", new_id().hex
-        taken = await self._ask(TAKE, name, place, wanted, 1000 * PLACE_S)
+        before = await self._ask(TAKE, name, place, wanted, 1000 * PLACE_S)
+        renewing = asyncio.create_task(self._renew(name, place, wanted))
         try:
-            unfinished = await run_sync(self._store.unfinished_count, caller.key_id)
-            if unfinished + (wanted if taken is None else int(taken)) > caller.concurrent:
+            if not await self._fits(caller, caller.concurrent - wanted, name, set(before or ())):
                 raise ProblemError(
                     ProblemCode.RATE_LIMITED,
                     f"This key may have {caller.concurrent} unfinished analyses; wait for one to end.",
@@ -177,9 +223,29 @@ class Limits:
                 )
             yield
         finally:
-            if taken is not None:
+            renewing.cancel()
+            if before is not None:
                 with anyio.CancelScope(shield=True):
                     await self._ask(GIVE_BACK, name, place, wanted)
+
+    async def _fits(self, caller: Caller, most: int, name: str, rivals: set[bytes]) -> bool:
+        """Whether no more than `most` are unfinished or being opened by rivals that came before.
+
+        A rival's analysis is there for a moment while its place is still held: not to count it twice, the places are
+        looked at again where they decide.
+        """
+        until = time.monotonic() + MOMENT_S
+        while (left := most - await run_sync(self._store.unfinished_count, caller.key_id)) < len(rivals):
+            if left < 0 or time.monotonic() >= until:
+                return False
+            await asyncio.sleep(LOOK_S)
+            rivals &= set(await self._ask(TAKE, name, "", 0, 1000 * PLACE_S) or ())
+        return True
+
+    async def _renew(self, name: str, place: str, wanted: int) -> None:
+        while True:
+            await asyncio.sleep(RENEW_S)
+            await self._ask(RENEW, name, place, wanted, 1000 * PLACE_S)
 
     async def _ask(self, script: str, key: str, *arguments: str | int) -> Any:
         """What a script returns; None while Redis is away."""

@@ -8,7 +8,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
+from clipwarden.api.telemetry import METHODS
 from clipwarden.shared.codes import SENTENCES, FailCode, ProblemCode
 from clipwarden.shared.errors import ClipwardenError, ProblemError, Unavailable
 from clipwarden.shared.logs import logger
@@ -115,7 +117,19 @@ async def _on_http(request: Request, error: Exception) -> Response:
         return from_error(error.__cause__, **_where(request))
     code = _code_of(error.status_code)
     detail = SENTENCES[code] if code == ProblemCode.NOT_FOUND else f"{error.detail}."
-    return problem(code, detail, status=error.status_code, headers=error.headers, **_where(request))
+    headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
+    return problem(code, detail, status=error.status_code, headers=headers, **_where(request))
+
+
+def _allowed(request: Request) -> str:
+    """What any route of the request's address takes; the framework names what the first of them does."""
+    takes = {
+        method
+        for method in METHODS
+        for route in request.app.routes
+        if route.matches({**request.scope, "method": method})[0] is Match.FULL
+    }
+    return ", ".join(sorted(takes))
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:

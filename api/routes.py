@@ -50,7 +50,7 @@ async def submit(request: Request, response: Response, gateway: Services, caller
     if wait_s := wait_of(request):
         analysis = await ended(request, gateway, caller, analysis, wait_s)
         response.headers["Preference-Applied"] = f"wait={wait_s}"
-    view = await run_sync(gateway.view, analysis)
+    view = await gateway.shown(analysis)
     response.headers["Location"] = view.links["self"]
     if view.ended:
         response.status_code = 200

@@ -47,7 +47,7 @@ class Submission:
     @property
     def fingerprint(self) -> str:
         """The same for the same request."""
-        sent = self.received and (self.received.filename, self.received.writer.sha256)
+        sent = self.received and (self.received.filename, self.received.file.taken().sha256)
         named = str(self.upload_id) if self.upload_id else self.url
         return fingerprint("analysis", sent, named, self.options.model_dump(mode="json"))
 
@@ -56,13 +56,14 @@ async def taken(request: Request, gateway: Gateway, caller: Caller, *, form_only
     """The analysis that a request opens, sent to the workers; or has opened before, under its Idempotency-Key."""
     started_ns = time.time_ns()
     limits: Limits = request.app.state.limits
-    pipeline = await run_sync(gateway.pipeline)
+    if not gateway.published.is_set():
+        await run_sync(gateway.check_published)
     async with (
         once(request, gateway, caller) as held,
         limits.room(caller, 0 if held.repeated else 1),
         _submitted(request, gateway, form_only) as submission,
     ):
-        analysis = await run_sync(_opened, gateway, caller, pipeline, submission, held)
+        analysis = await run_sync(_opened, gateway, caller, submission, held)
     if not held.repeated:
         log.info("analysis opened", analysis_id=str(analysis.id), size_bytes=analysis.size_bytes)
         record("submit", analysis.id, started_ns, time.time_ns(), bytes=analysis.size_bytes)
@@ -94,12 +95,12 @@ def _named(body: bytes) -> Submission:
     return Submission(named.options, url=named.url, upload_id=named.upload)
 
 
-def _opened(gateway: Gateway, caller: Caller, pipeline: str, submission: Submission, held: Once) -> Analysis:
+def _opened(gateway: Gateway, caller: Caller, submission: Submission, held: Once) -> Analysis:
     """Open the analysis of a submission, unless it was before. Raises ProblemError for what cannot be had here."""
-    mark = submission.fingerprint
+    mark = submission.fingerprint if held.claim else ""
     if (known := held.opened(mark)) is not None:
         return gateway.analysis(caller, known)
-    asking = Asking(gateway, caller, pipeline)
+    asking = Asking(gateway, caller)
     new = asking.asked(submission.options)
     if submission.received is not None:
         new = _of_received(new, submission.received)
@@ -112,29 +113,33 @@ def _opened(gateway: Gateway, caller: Caller, pipeline: str, submission: Submiss
 
 @dataclass(frozen=True)
 class Asking:
-    """For whom analyses are opened, and by which pipeline; `lane` is what they get that do not say."""
+    """For whom analyses are opened; `lane` is what they get that do not say, `pipeline` is the current one if None."""
 
     gateway: Gateway
     caller: Caller
-    pipeline: str
+    pipeline: str | None = None
     lane: Lane = Lane.REALTIME
 
     @cached_property
-    def manifest(self) -> Manifest:
-        return self.gateway.manifest_of(self.pipeline)
+    def offered(self) -> tuple[str, Manifest]:
+        """The pipeline that a choice is made from."""
+        pipeline = self.pipeline or self.gateway.pipeline()
+        return pipeline, self.gateway.manifest_of(pipeline)
 
     def asked(self, options: Options) -> NewAnalysis:
         """An analysis with these options that has no file yet. Raises ProblemError."""
+        settings, caller, pipeline = self.gateway.settings, self.caller, self.pipeline
         if options.detectors is not None or options.policy is not None:
-            check_choice(options, self.manifest)
-        settings, caller = self.gateway.settings, self.caller
+            pipeline, manifest = self.offered
+            check_choice(options, manifest)
         lane = options.lane or self.lane
         return NewAnalysis(
             filename="",
             size_bytes=0,
             sha256="",
             upload_key=None,
-            pipeline=self.pipeline,
+            pipeline=pipeline,
+            resend_after_s=settings.resend_after_s,
             deadline_s=settings.bulk_deadline_s if lane is Lane.BULK else settings.deadline_s,
             tag=options.tag,
             metadata=options.metadata,
@@ -182,7 +187,6 @@ def _of_received(new: NewAnalysis, upload: Upload) -> NewAnalysis:
 
     If Postgres fails after this the file stays, since the commit may have gone through; the sweeper deletes orphans.
     """
-    key = upload.writer.commit()
-    return replace(
-        new, filename=upload.filename, size_bytes=upload.writer.size, sha256=upload.writer.sha256, upload_key=key
-    )
+    writer = upload.file.taken()
+    key = writer.commit()
+    return replace(new, filename=upload.filename, size_bytes=writer.size, sha256=writer.sha256, upload_key=key)

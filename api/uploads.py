@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -16,8 +17,9 @@ from clipwarden.api.access import Caller, Submitter
 from clipwarden.api.batch_schemas import UploadView
 from clipwarden.api.gateway import Gateway, Services
 from clipwarden.api.idempotency import Once, fingerprint, once
+from clipwarden.api.limits import Limits
 from clipwarden.api.openapi import FILE, KEY, OPENING, errors
-from clipwarden.api.receiving import received_alone
+from clipwarden.api.receiving import Arriving, received_alone
 from clipwarden.api.routes import parse_id
 from clipwarden.api.schema import View
 from clipwarden.shared.blobs import UPLOADS, BlobWriter
@@ -29,6 +31,8 @@ from clipwarden.shared.store import KeptUpload, NewUpload
 
 PUT_S: Final = 3600.0
 """How long an address takes a file."""
+COMPLETERS: Final = 4
+"""Files that are read to their end at once: so that other requests find a thread."""
 DIGESTS: Final = ("content-digest", "repr-digest")
 SHA256_MEMBER = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/=]*):\s*(?=,|;|$)")
 
@@ -78,7 +82,11 @@ async def announce(announced: Announced, request: Request, gateway: Services, ca
     """Ask for an address to put a file to that does not go through the gateway; where files are kept in a bucket."""
     if announced.bytes > gateway.settings.max_upload_bytes:
         raise ProblemError(ProblemCode.TOO_LARGE)
-    async with once(request, gateway, caller) as held:
+    limits: Limits = request.app.state.limits
+    async with (
+        once(request, gateway, caller) as held,
+        limits.room_ahead(caller, 0 if held.repeated else announced.bytes),
+    ):
         return await run_sync(_announced, gateway, caller, announced, held)
 
 
@@ -109,14 +117,14 @@ def _announced(gateway: Gateway, caller: Caller, announced: Announced, held: Onc
     response_model=UploadView,
     responses=errors(ProblemCode.NOT_FOUND, ProblemCode.INVALID, ProblemCode.CONFLICT),
 )
-def complete(upload_id: str, gateway: Services, caller: Submitter) -> UploadView:
+async def complete(upload_id: str, request: Request, gateway: Services, caller: Submitter) -> UploadView:
     """Say that the file is there. It is read once, to see that it is the one that was announced."""
-    known = parse_id(upload_id)
-    kept = gateway.store.kept_uploads([known], caller.tenant_id, gateway.settings.sent_ahead_s).get(known)
+    known, kept_s = parse_id(upload_id), gateway.settings.sent_ahead_s
+    kept = (await run_sync(gateway.store.kept_uploads, [known], caller.tenant_id, kept_s)).get(known)
     if kept is None:
         raise ProblemError(ProblemCode.NOT_FOUND)
     if not kept.whole:
-        _complete(gateway, kept)
+        await run_sync(_complete, gateway, kept, limiter=request.app.state.completers)
     return UploadView.from_domain(kept)
 
 
@@ -132,14 +140,20 @@ async def put(filename: str, request: Request, gateway: Services, caller: Submit
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise ProblemError(ProblemCode.UNSUPPORTED_MEDIA_TYPE, "Send the file as it is, without a Content-Encoding.")
     expected = {name: digest for name in DIGESTS if (digest := _digest(request.headers.get(name, ""))) is not None}
+    limits: Limits = request.app.state.limits
+    most_bytes = gateway.settings.max_upload_bytes
     async with (
         once(request, gateway, caller) as held,
-        received_alone(request, gateway.blobs, gateway.settings.max_upload_bytes) as writer,
+        limits.room_ahead(caller, 0 if held.repeated else _length(request, most_bytes)),
+        received_alone(request, gateway.blobs, most_bytes) as file,
     ):
-        for name, digest in expected.items():
-            if digest != writer.sha256:
-                raise ProblemError(ProblemCode.INVALID, f"What arrived is not what {name} announced; send it again.")
-        return UploadView.from_domain(await run_sync(_keep, gateway, caller, writer, safe_name(filename), held))
+        kept = await run_sync(_taken, gateway, caller, file, expected, safe_name(filename), held)
+        return UploadView.from_domain(kept)
+
+
+def _length(request: Request, most_bytes: int) -> int:
+    """How large the body is, or may be where that is not said."""
+    return most_bytes if "transfer-encoding" in request.headers else int(request.headers.get("content-length", 0))
 
 
 def _digest(header: str) -> str | None:
@@ -165,6 +179,17 @@ def _before(gateway: Gateway, caller: Caller, held: Once, mark: str) -> KeptUplo
     if kept is None:
         raise ProblemError(ProblemCode.CONFLICT, "The file sent under this key is no longer kept; use another key.")
     return kept
+
+
+def _taken(
+    gateway: Gateway, caller: Caller, file: Arriving, expected: Mapping[str, str], filename: str, held: Once
+) -> KeptUpload:
+    """The file, noted. Raises ProblemError unless it is what a header announced."""
+    writer = file.taken()
+    for name, digest in expected.items():
+        if digest != writer.sha256:
+            raise ProblemError(ProblemCode.INVALID, f"What arrived is not what {name} announced; send it again.")
+    return _keep(gateway, caller, writer, filename, held)
 
 
 def _keep(gateway: Gateway, caller: Caller, writer: BlobWriter, filename: str, held: Once) -> KeptUpload:

@@ -21,6 +21,7 @@ from clipwarden.shared.store import Pace, Queued, Store
 
 FRESH_S: Final = 2.0
 """How long what was seen of the queues is told to all who ask."""
+LEEWAY_S: Final = 0.5
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 1, 30
 
 log = logger(__name__)
@@ -35,6 +36,7 @@ class Outlook:
 
 
 UNKNOWN: Final = Outlook()
+NOTHING: Final = Queued({}, {}, {})
 
 
 def pause_s(eta_s: float | None) -> int:
@@ -43,13 +45,18 @@ def pause_s(eta_s: float | None) -> int:
 
 
 class Waiting:
-    """Reads the queues at most once in FRESH_S, however many ask."""
+    """Reads the queues at most once in FRESH_S, however many ask; meanwhile others are told what was seen before."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._seen = Queued({}, {}, {})
+        self._seen: Queued | None = None
         self._until = 0.0
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether an outlook can be told at once, without reading anything."""
+        return time.monotonic() + LEEWAY_S < self._until
 
     def outlook(self, analysis: Analysis) -> Outlook:
         """What is ahead of an analysis; nothing is known of it while Postgres does not answer. Blocks."""
@@ -62,11 +69,15 @@ class Waiting:
             return UNKNOWN
 
     def _queues(self) -> Queued:
-        with self._lock:
-            if time.monotonic() >= self._until:
-                self._seen = self._store.queued()
-                self._until = time.monotonic() + FRESH_S
-            return self._seen
+        seen = self._seen
+        if time.monotonic() >= self._until and self._lock.acquire(blocking=seen is None):
+            try:
+                if time.monotonic() >= self._until:
+                    self._seen = self._store.queued()
+                    self._until = time.monotonic() + FRESH_S
+            finally:
+                self._lock.release()
+        return self._seen or NOTHING
 
 
 def outlook(analysis: Analysis, queued: Queued, now: datetime) -> Outlook:

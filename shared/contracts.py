@@ -385,6 +385,7 @@ class Analysis(Contract):
     policy: str | None = None
     detectors: tuple[str, ...] | None = None
     source_url: str | None = None
+    callback_url: str | None = None
     upload_key: str | None = None
     leader_id: UUID | None = None
     deleted_at: datetime | None = None

@@ -8,7 +8,8 @@ ClipwardenError
 ├── ElsewherePlease  this process holds other models than the analysis wants: another takes the stage
 ├── Unavailable      a service's fault: retry
 │   ├── BlobGone     the blob store answers, and has no such blob, or not whole: make it again
-│   └── StorageFull  the blob store has no room
+│   ├── StorageFull  the blob store has no room
+│   └── StorageSick  the blob store cannot be used from this machine: a worker leaves
 ├── ProblemError     the HTTP request's fault: becomes a problem document
 └── ConfigError      the operator's fault: the process does not start
 """
@@ -72,6 +73,10 @@ class StorageFull(Unavailable):
     """The blob store has no room left."""
 
     code = ProblemCode.STORAGE_FULL
+
+
+class StorageSick(Unavailable):
+    """The system refuses this process the blob store: read-only, forbidden, stale or broken."""
 
 
 class ProblemError(ClipwardenError):

@@ -3,8 +3,8 @@ no longer than their analysis.
 
 They lie under `evidence/ANALYSIS/BRANCH/TOKEN/DETECTOR/NAME`. The token is that of the lease they were made under, so
 that a worker that lost its lease never writes among the files of the one that has it; a row names its own folder, or
-that of the analysis of the same content whose findings it took over. A folder goes with the last row that names it, and
-what no row names with the last of its analysis.
+that of the analysis of the same content whose findings it took over. A folder goes with the last row that names it; one
+that no row names, because its attempt was lost, after `orphan_retention_s`.
 """
 
 from collections.abc import Mapping

@@ -142,7 +142,11 @@ def _producer(settings: Settings) -> Celery:
     config = celery_config(settings)
     # A sender must not hang on a silent Redis: the open row is kept and the sweeper sends it.
     impatience = {"socket_timeout": 2, "socket_connect_timeout": 1}
-    app.conf.update(config | {"broker_transport_options": config["broker_transport_options"] | impatience})
+    app.conf.update(
+        config
+        | {"broker_transport_options": config["broker_transport_options"] | impatience}
+        | {"task_send_sent_event": False}  # it doubles what a message costs, and the worker tells that it came
+    )
     return app
 
 

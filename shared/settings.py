@@ -103,6 +103,12 @@ class Settings(BaseSettings):
     max_unfinished: int = Field(
         10_000, gt=0, description="Most analyses that may be under way; beyond it uploads are refused until some end"
     )
+    max_sent_ahead_bytes: int = Field(
+        20 * 1024 * MEBIBYTE,
+        gt=0,
+        description="Most bytes of a tenant's files that were sent ahead and that no analysis names; beyond it more are"
+        " refused",
+    )
 
     max_duration_s: float = Field(7200, gt=0, description="Longest clip")
     max_pixels: int = Field(8192 * 8192, gt=0, description="Largest picture, width times height")

@@ -72,6 +72,8 @@ def server_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def postgres(server_dir: Path) -> Iterator[EmbeddedPostgres]:
     server = EmbeddedPostgres(server_dir)
     server.start()
+    for statement in ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"):  # no test outlives the machine
+        _administer(server.url, statement)
     yield server
     server.stop()
 

@@ -12,7 +12,7 @@ from clipwarden.shared.store.deliveries import Attempt, Deliveries, Delivery, Ev
 from clipwarden.shared.store.fetching import Fetched, Fetching
 from clipwarden.shared.store.history import Decided, History
 from clipwarden.shared.store.idempotency import Idempotency, KeyClaim
-from clipwarden.shared.store.intake import Intake
+from clipwarden.shared.store.intake import Intake, Opened
 from clipwarden.shared.store.reading import Listed, Pace, Queued, Reading, Wanted
 from clipwarden.shared.store.retention import Retention
 from clipwarden.shared.store.reuse import Earlier, Reuse
@@ -46,6 +46,7 @@ __all__ = [
     "NewBatch",
     "NewKey",
     "NewUpload",
+    "Opened",
     "Overdue",
     "Pace",
     "Queued",

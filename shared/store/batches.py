@@ -78,7 +78,7 @@ class Batches(Database):
             entries = [
                 {"code": item.code, "detail": item.detail}
                 if isinstance(item, Refused)
-                else {"id": str(open_analysis(c, replace(item, batch_id=batch_id)))}
+                else {"id": str(open_analysis(c, replace(item, batch_id=batch_id)).id)}
                 for item in new.items
             ]
             c.execute(

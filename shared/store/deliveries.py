@@ -108,8 +108,8 @@ class Deliveries(Database):
                 {"limit": limit},
             ).all()
 
-    def claim_delivery(self, delivery_id: UUID, lease_s: float) -> tuple[Delivery, UUID] | None:
-        """The delivery and its lease's token; None if it is not due, done with, or another worker's."""
+    def claim_delivery(self, delivery_id: UUID, lease_s: float) -> tuple[Delivery, UUID, datetime] | None:
+        """The delivery, its lease's token, and the time; None if it is not due, done with, or another worker's."""
         token = uuid4()
         with self._transaction() as c:
             row = c.execute(
@@ -118,11 +118,11 @@ class Deliveries(Database):
                         lease_until = clock_timestamp() + make_interval(secs => :lease)
                     WHERE id = :id AND ((status = 'open' AND not_before <= clock_timestamp())
                                         OR (status = 'leased' AND lease_until < clock_timestamp()))
-                    RETURNING *
+                    RETURNING *, clock_timestamp() AS claimed_at
                 """),
                 {"id": delivery_id, "token": token, "lease": lease_s},
             ).one_or_none()
-        return None if row is None else (_delivery(row), token)
+        return None if row is None else (_delivery(row), token, row.claimed_at)
 
     def settle_delivery(
         self, delivery_id: UUID, token: UUID, status: StageStatus, attempt: Attempt, again_after_s: float = 0

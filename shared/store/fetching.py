@@ -10,7 +10,7 @@ from clipwarden.shared.contracts import AnalysisState, Stage, StageStatus
 from clipwarden.shared.store.connection import Database
 from clipwarden.shared.store.ending import end_analysis
 from clipwarden.shared.store.reuse import lock_contents, share
-from clipwarden.shared.store.rows import open_stages, settle_stage
+from clipwarden.shared.store.rows import UNSENT_GRACE_S, open_stages, settle_stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,13 @@ class Fetched:
 class Fetching(Database):
     """Leased work on the fetch stage."""
 
-    def finish_fetch(self, analysis_id: UUID, token: UUID, found: Fetched) -> bool:
-        """Record the file and open ingest, unless it was or is examined already. False if the lease was lost."""
+    def finish_fetch(
+        self, analysis_id: UUID, token: UUID, found: Fetched, resend_after_s: float = UNSENT_GRACE_S
+    ) -> bool:
+        """Record the file and open ingest, which counts as sent, unless it was or is examined already.
+
+        False if the lease was lost.
+        """
         with self._transaction() as c:
             if not settle_stage(c, analysis_id, Stage.FETCH, token, StageStatus.OK, None, None, None):
                 return False
@@ -48,7 +53,7 @@ class Fetching(Database):
                 },
             )
             if not share(c, analysis_id):
-                open_stages(c, analysis_id, [Stage.INGEST])
+                open_stages(c, analysis_id, [Stage.INGEST], resend_after_s, sends=1)
         return True
 
     def end_fetch(self, analysis_id: UUID, token: UUID, code: RejectCode, message: str) -> bool:

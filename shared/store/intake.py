@@ -1,7 +1,8 @@
 """The gateway's side of the store: the installation, its pipelines, new analyses, and reading them back."""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -12,9 +13,19 @@ from clipwarden.shared.ids import new_id
 from clipwarden.shared.store.connection import Database
 from clipwarden.shared.store.idempotency import KeyClaim, settle_claim
 from clipwarden.shared.store.reuse import lock_contents, share
-from clipwarden.shared.store.rows import ANALYSIS, NewAnalysis, as_json, open_stages, to_analysis
+from clipwarden.shared.store.rows import ANALYSIS, AWAITING, NewAnalysis, as_json, open_stages, to_analysis
 from clipwarden.shared.store.uploads import hold_uploads
 from clipwarden.shared.tables import SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An analysis that was just opened. `alone`: no other is known of its content, and its first stage is open."""
+
+    id: UUID
+    pipeline: str
+    created_at: datetime
+    alone: bool
 
 
 class Intake(Database):
@@ -69,11 +80,11 @@ class Intake(Database):
 
     def submit(
         self, new: NewAnalysis, upload_id: UUID | None = None, claim: KeyClaim | None = None, fingerprint: str = ""
-    ) -> UUID:
+    ) -> Opened:
         """Open an analysis, and its first stage unless its content was or is being examined already.
 
-        The open row is also the outbox of the message to send. Of the same bytes one file is kept: if the analysis does
-        not name the one that it came with, whoever kept that deletes it.
+        The open row is also the outbox of the message to send, and counts as sent: see `mark_unsent`. Of the same bytes
+        one file is kept: if the analysis does not name the one that it came with, whoever kept that deletes it.
         `upload_id` is the file that was sent ahead, if it was, `claim` the hold on the request's key. Raises BlobGone
         if the file has just expired, ProblemError if the hold was lost.
         """
@@ -81,10 +92,10 @@ class Intake(Database):
             lock_contents(c, [(new.tenant_id, new.sha256)])
             if upload_id is not None:
                 hold_uploads(c, [upload_id])
-            analysis_id = open_analysis(c, new)
+            opened = open_analysis(c, new)
             if claim is not None:
-                settle_claim(c, claim, fingerprint, analysis_id)
-        return analysis_id
+                settle_claim(c, claim, fingerprint, opened.id)
+        return opened
 
     def mark_sent(self, analysis_id: UUID, stages: Sequence[Stage], resend_after_s: float) -> None:
         """Note that the messages of these stages are on their way; the sweeper doubles its patience each time."""
@@ -99,37 +110,66 @@ class Intake(Database):
                 {"id": analysis_id, "stages": [s.value for s in stages], "after": resend_after_s},
             )
 
+    def mark_unsent(self, analysis_id: UUID) -> None:
+        """Have the sweeper send at once what an analysis was opened with, for whoever opened it could not."""
+        with self._transaction() as c:
+            c.execute(
+                text("""
+                    UPDATE stages SET sends = 0, not_before = clock_timestamp()
+                    WHERE analysis_id = :id AND stage IN ('fetch', 'ingest') AND status = 'open'
+                """),
+                {"id": analysis_id},
+            )
+
     def analysis(self, analysis_id: UUID, tenant_id: UUID | None = None) -> Analysis | None:
         """The whole analysis, None if the id is unknown, or not this tenant's."""
         with self._transaction() as c:
-            row = c.execute(ANALYSIS, {"id": analysis_id, "tenant": tenant_id}).one_or_none()
+            asked = {"id": analysis_id, "tenant": tenant_id}
+            row = c.execute(ANALYSIS, asked).one_or_none()
+            if row is not None and row.leader_id is not None and row.finished_at is None:
+                row = c.execute(AWAITING, asked).one_or_none()
         return None if row is None else to_analysis(row)
 
 
-def open_analysis(c: Connection, new: NewAnalysis) -> UUID:
+def open_analysis(c: Connection, new: NewAnalysis) -> Opened:
     """Open an analysis whose content is locked; see `Intake.submit`."""
-    analysis_id = new_id()
-    c.execute(
+    first = Stage.FETCH if new.upload_key is None else Stage.INGEST
+    opened = c.execute(
         text("""
-            INSERT INTO analyses (id, tenant_id, key_id, pipeline_id, state, filename, size_bytes, sha256,
-                upload_key, tag, metadata, lane, policy, detectors, source_url, callback_url, batch_id,
-                rerun_of, reusable, deadline_at)
-            VALUES (:id, :tenant_id, :key_id, :pipeline, 'queued', :filename, :size_bytes, :sha256,
-                :upload_key, :tag, CAST(:metadata AS jsonb), :lane, :policy, :detectors, :source_url,
-                :callback_url, :batch_id, :rerun_of, :reusable,
-                clock_timestamp() + make_interval(secs => :deadline_s))
+            WITH others AS (
+                SELECT :sha256 <> '' AND EXISTS (
+                    SELECT 1 FROM analyses WHERE tenant_id = :tenant_id AND sha256 = :sha256
+                ) AS known
+            ), opened AS (
+                INSERT INTO analyses (id, tenant_id, key_id, pipeline_id, state, filename, size_bytes, sha256,
+                    upload_key, tag, metadata, lane, policy, detectors, source_url, callback_url, batch_id,
+                    rerun_of, reusable, deadline_at)
+                VALUES (:id, :tenant_id, :key_id,
+                    coalesce(:pipeline, (SELECT id FROM pipelines ORDER BY published_at DESC LIMIT 1)),
+                    'queued', :filename, :size_bytes, :sha256,
+                    :upload_key, :tag, CAST(:metadata AS jsonb), :lane, :policy, :detectors, :source_url,
+                    :callback_url, :batch_id, :rerun_of, :reusable,
+                    clock_timestamp() + make_interval(secs => :deadline_s))
+                RETURNING id, pipeline_id, created_at
+            ), staged AS (
+                INSERT INTO stages (analysis_id, stage, status, sends, not_before)
+                SELECT id, :first, 'open', 1, clock_timestamp() + make_interval(secs => :resend_after_s)
+                FROM opened, others WHERE NOT known
+            )
+            SELECT id, pipeline_id, created_at, NOT known AS alone FROM opened, others
         """),
         {
             **{field.name: getattr(new, field.name) for field in fields(new)},
-            "id": analysis_id,
+            "id": new_id(),
+            "first": first.value,
             "metadata": as_json(dict(new.metadata)),
             "lane": new.lane.value,
             "detectors": None if new.detectors is None else list(new.detectors),
         },
-    )
-    if not share(c, analysis_id):
-        open_stages(c, analysis_id, [Stage.FETCH if new.upload_key is None else Stage.INGEST])
-    return analysis_id
+    ).one()
+    if not opened.alone and not share(c, opened.id):
+        open_stages(c, opened.id, [first], new.resend_after_s, sends=1)
+    return Opened(opened.id, opened.pipeline_id, opened.created_at, opened.alone)
 
 
 def check_revision(found: str | None) -> None:

@@ -45,6 +45,33 @@ class Retention(Database):
             ).all()
         return set(keys) - set(known)
 
+    def unknown_evidence(self, folders: Sequence[str]) -> set[str]:
+        """Those of the folders of evidence that no result names, nor will: a lease of that token names it at its end.
+
+        Results that took over another's are asked for last, which costs more.
+        """
+        with self._transaction() as c:
+            own = c.scalars(
+                text("""
+                    SELECT coalesce(outcome->>'folder', concat_ws('/', 'evidence', analysis_id, stage,
+                                                                  replace(CAST(lease_token AS text), '-', '')))
+                    FROM stages WHERE analysis_id = ANY(:ids)
+                      AND (outcome->>'folder' IS NOT NULL OR status = 'leased')
+                """),
+                {"ids": list({UUID(folder.split("/")[1]) for folder in folders})},
+            ).all()
+            rest = set(folders) - set(own)
+            if not rest:
+                return rest
+            others = c.scalars(
+                text("""
+                    SELECT outcome->>'folder' FROM stages
+                    WHERE outcome->>'folder' IS NOT NULL AND outcome->>'folder' = ANY(:folders)
+                """),
+                {"folders": list(rest)},
+            ).all()
+        return rest - set(others)
+
     def unfinished(self, analysis_ids: Sequence[UUID]) -> set[UUID]:
         """Those of the ids whose analysis has not ended."""
         with self._transaction() as c:
@@ -104,6 +131,17 @@ class Retention(Database):
                 return
             remove(Doomed(own_upload(c, row), own_folders(c, row)))
             c.execute(text("DELETE FROM analyses WHERE id = :id"), {"id": analysis_id})
+
+    def drop_pings(self, age_s: float) -> int:
+        """Forget callbacks that told of no analysis and ended at least `age_s` ago; returns how many."""
+        with self._transaction() as c:
+            return c.execute(
+                text("""
+                    DELETE FROM deliveries WHERE analysis_id IS NULL
+                      AND finished_at < clock_timestamp() - make_interval(secs => :age)
+                """),
+                {"age": age_s},
+            ).rowcount
 
     def drop_empty_batches(self, age_s: float, limit: int = 500) -> int:
         """Forget batches that are as old and none of whose analyses is left; returns how many."""

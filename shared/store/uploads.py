@@ -82,6 +82,19 @@ class Uploads(Database):
             ).all()
         return {row.id: _upload(row) for row in rows}
 
+    def bytes_ahead(self, tenant_id: UUID, kept_s: float) -> int:
+        """The size of a tenant's files that have not expired and that no analysis names."""
+        with self._transaction() as c:
+            found = c.scalar(
+                text("""
+                    SELECT sum(u.size_bytes) FROM uploads u
+                    WHERE u.tenant_id = :tenant AND u.created_at > clock_timestamp() - make_interval(secs => :kept_s)
+                      AND NOT EXISTS (SELECT 1 FROM analyses a WHERE a.upload_key = u.blob_key)
+                """),
+                {"tenant": tenant_id, "kept_s": kept_s},
+            )
+        return int(found or 0)
+
     def finish_upload(self, upload_id: UUID, blob_key: str) -> bool:
         """Note that all bytes are there, under this key. False if that was noted before, or the upload is gone."""
         with self._transaction() as c:

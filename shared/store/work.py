@@ -111,8 +111,8 @@ class Work(Database):
                 == 1
             )
 
-    def hand_back(self, analysis_id: UUID, stage: Stage, token: UUID) -> None:
-        """Open the stage again for another worker; the attempt does not count."""
+    def hand_back(self, analysis_id: UUID, stage: Stage, token: UUID, pause_s: float = 0.0) -> None:
+        """Open the stage again for another worker; the attempt does not count. Its message comes after the pause."""
         with self._transaction() as c:
             c.execute(
                 text("""
@@ -122,7 +122,7 @@ class Work(Database):
                     WHERE analysis_id = :id AND stage = :stage AND lease_token = :token AND status =
                         'leased'
                 """),
-                {"id": analysis_id, "stage": stage.value, "token": token, "patience": HANDED_BACK_S},
+                {"id": analysis_id, "stage": stage.value, "token": token, "patience": pause_s + HANDED_BACK_S},
             )
 
     def finish_ingest(

@@ -83,7 +83,7 @@ def analyse(store: Store, bench: Bench, results: Sequence[BranchResult], number:
     new = NewAnalysis(
         "clip.mp4", 2_000_000, f"{number:064x}", f"uploads/{new_id().hex}", pipeline_id(bench.manifest), 1800
     )
-    analysis_id = store.submit(new)
+    analysis_id = store.submit(new).id
     run = [result.branch for result in results]
     skipped = {branch: SkipCode.NO_WEIGHTS for branch in Branch if branch not in run}
 

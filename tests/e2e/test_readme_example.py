@@ -55,5 +55,5 @@ def test_the_readme_s_program_prints_verdicts_and_then_the_cache_s(
     assert found is not None, last
     labels = {each.filename: each.label for each in first}
     assert found[2].split() == [str(labels[path.name]) for path in sorted(folder.iterdir())]
-    took_ms = [(each.finished_at - each.created_at).total_seconds() * 1000 for each in again if each.finished_at]
-    assert max(took_ms) < 1000
+    examined = max(each.finished_at for each in first if each.finished_at) - min(each.created_at for each in first)
+    assert int(found[1]) < examined.total_seconds() * 1000 / 4

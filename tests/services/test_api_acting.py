@@ -20,7 +20,9 @@ from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import Doomed, Settled, Store
 from clipwarden.shared.tables import DEFAULT_TENANT
 from tests.analyses import FACE, PROBE, assess, claim, finish, found, ingest, verdict
-from tests.services.conftest import PIPELINE
+from tests.services.conftest import MANIFEST, PIPELINE, Serve
+
+HOOK = "https://hooks.example.com/x"
 
 
 def refused(reply: httpx.Response) -> tuple[int, str]:
@@ -60,7 +62,7 @@ def test_a_cancelled_analysis_ends_and_what_workers_still_do_is_dropped(
 def test_a_cancelled_analysis_is_told_of_at_once(
     gateway: httpx.Client, gateway_settings: Settings, store: Store, clip_file: Path
 ) -> None:
-    asked = {"callback_url": "https://hooks.example.com/x"}
+    asked = {"callback_url": HOOK}
     files = {"file": ("a.mp4", clip_file.read_bytes())}
     analysis_id = gateway.post("/v1/analyses", data=asked, files=files).raise_for_status().json()["id"]
 
@@ -96,6 +98,57 @@ def test_a_rerun_is_a_new_analysis_of_the_same_file_with_the_current_pipeline(
     assert len(kept(blobs, UPLOADS)) == 1
     finish(store, blobs, UUID(body["id"]))
     assert gateway.get(f"/v1/analyses/{submitted}").json()["verdict"]["label"] == "fake"
+
+
+def column(settings: Settings, name: str, analysis_id: str) -> Any:
+    """What no answer tells of an analysis."""
+    engine = create_engine(settings.database_url)
+    with engine.connect() as c:
+        found = c.scalar(text(f"SELECT {name} FROM analyses WHERE id = :id"), {"id": analysis_id})
+    engine.dispose()
+    return found
+
+
+def test_a_rerun_is_asked_as_the_analysis_was(
+    gateway: httpx.Client, gateway_settings: Settings, store: Store, blobs: LocalBlobs, clip_file: Path
+) -> None:
+    asked = {"lane": "bulk", "policy": "strict", "detectors": "forensic_mlp", "tag": "t", "callback_url": HOOK}
+    files = {"file": ("a.mp4", clip_file.read_bytes())}
+    first = gateway.post("/v1/analyses", data=asked, files=files).raise_for_status().json()["id"]
+    finish(store, blobs, UUID(first))
+
+    again = gateway.post(f"/v1/analyses/{first}/rerun").raise_for_status().json()["id"]
+
+    new, old = store.analysis(UUID(again)), store.analysis(UUID(first))
+    assert new
+    assert old
+    for name in ("lane", "policy", "detectors", "tag", "callback_url"):
+        assert getattr(new, name) == getattr(old, name) is not None
+    allowed_s = column(gateway_settings, "extract(epoch FROM deadline_at - created_at)", again)
+    assert abs(float(allowed_s) - gateway_settings.bulk_deadline_s) < 60
+
+
+@pytest.mark.parametrize("asked", [{"policy": "strict"}, {"detectors": "forensic_mlp"}, {"callback_url": HOOK}])
+def test_a_rerun_of_what_could_not_be_asked_for_today_is_refused(
+    serve: Serve,
+    gateway: httpx.Client,
+    gateway_settings: Settings,
+    store: Store,
+    blobs: LocalBlobs,
+    clip_file: Path,
+    asked: dict[str, str],
+) -> None:
+    files = {"file": ("a.mp4", clip_file.read_bytes())}
+    first = gateway.post("/v1/analyses", data=asked, files=files).raise_for_status().json()["id"]
+    finish(store, blobs, UUID(first))
+    store.publish("sha256:newer", MANIFEST.model_copy(update={"policies": ("balanced",), "detectors": ()}))
+    closed = gateway_settings.model_copy(update={"outbound_ports": (8443,)})
+
+    with serve(closed) as url, httpx.Client(base_url=url, trust_env=False) as client:
+        answer = refused(client.post(f"/v1/analyses/{first}/rerun"))
+
+    assert answer == (422, "invalid")
+    assert [each["id"] for each in gateway.get("/v1/analyses").json()["analyses"]] == [first]
 
 
 def test_nothing_is_run_again_before_it_has_ended_or_without_its_file(

@@ -195,7 +195,7 @@ def test_a_gateway_that_died_blocks_its_key_for_a_while_only(store: Store) -> No
         store.submit(new, claim=dead, fingerprint="f")
     assert opened(store) == 0
     store.drop_claim(dead)
-    analysis_id = store.submit(new, claim=heir, fingerprint="f")
+    analysis_id = store.submit(new, claim=heir, fingerprint="f").id
     known = store.claim_key(DEFAULT_TENANT, "k", 3600, 60)
     assert known is not None
     assert (known.resource_id, known.fingerprint) == (analysis_id, "f")

@@ -1,13 +1,16 @@
 """What is refused for its rate, its number or its pace, and what goes through when Redis is away."""
 
+import asyncio
 import json
 import random
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from fractions import Fraction
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -19,6 +22,7 @@ from sqlalchemy import create_engine, text
 from clipwarden.api import connection, keys, limits
 from clipwarden.api.access import Scope, digest_of
 from clipwarden.shared.blobs import LocalBlobs
+from clipwarden.shared.local.child import until
 from clipwarden.shared.settings import Settings
 from clipwarden.shared.store import NewKey, Store
 from tests.analyses import finish
@@ -29,10 +33,12 @@ AWAY = "redis://127.0.0.1:9/0"
 
 
 @contextmanager
-def client_of(serve: Serve, settings: Settings, store: Store, **bounds: int) -> Iterator[httpx.Client]:
+def client_of(
+    serve: Serve, settings: Settings, store: Store, tenant: str = "acme", **bounds: int
+) -> Iterator[httpx.Client]:
     """A gateway, asked with a key that has these limits."""
     secret = keys.new_secret()
-    store.create_key(NewKey("acme", "test", digest_of(secret), [s.value for s in Scope], **bounds))
+    store.create_key(NewKey(tenant, "test", digest_of(secret), [s.value for s in Scope], **bounds))
     with (
         serve(settings) as url,
         httpx.Client(base_url=url, headers={"X-API-Key": secret}, trust_env=False, timeout=30) as client,
@@ -164,6 +170,78 @@ def test_a_place_is_given_back_whatever_becomes_of_the_upload(
         assert client.post("/v1/analyses", files=FILES).status_code == 202
     with Redis.from_url(gateway_settings.redis_url) as redis:
         assert redis.keys("clipwarden:places:*") == []
+
+
+def test_an_analysis_is_not_counted_twice_while_its_place_is_given_back(
+    serve: Serve, gateway_settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = limits.Limits._ask
+
+    async def late(self: limits.Limits, script: str, key: str, *arguments: str | int) -> Any:
+        if script is limits.GIVE_BACK:
+            await asyncio.sleep(limits.MOMENT_S / 2)
+        return await real(self, script, key, *arguments)
+
+    monkeypatch.setattr(limits.Limits, "_ask", late)
+    with client_of(serve, gateway_settings, store, concurrent=2) as client, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, "/v1/analyses", files=FILES)
+        assert until(lambda: store.unfinished_count() == 1, 10)
+        second = client.post("/v1/analyses", files=FILES)
+        third = client.post("/v1/analyses", files=FILES)
+
+    assert [first.result().status_code, second.status_code, third.status_code] == [202, 202, 429]
+
+
+def test_a_slow_upload_keeps_its_place(
+    serve: Serve, gateway_settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "PLACE_S", 1)
+    monkeypatch.setattr(limits, "RENEW_S", 0.1)
+    enough = threading.Event()
+
+    def body() -> Iterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        while not enough.wait(0.1):
+            yield b"x"
+        yield b"\r\n--b--\r\n"
+
+    kind = {"Content-Type": "multipart/form-data; boundary=b"}
+    with client_of(serve, gateway_settings, store, concurrent=1) as client, ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(client.post, "/v1/analyses", content=body(), headers=kind)
+        time.sleep(1.5)
+        rival = client.post("/v1/analyses", files=FILES)
+        enough.set()
+        assert slow.result().status_code == 202
+
+    assert told(rival) == (429, "rate_limited")
+
+
+def test_files_sent_ahead_are_bounded_until_analyses_name_them(
+    serve: Serve, gateway_settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "COUNT_S", 0)
+    tight = gateway_settings.model_copy(update={"max_sent_ahead_bytes": 1500, "max_upload_bytes": 1000})
+    with (
+        client_of(serve, tight, store) as client,
+        client_of(serve, tight, store, tenant="other") as other,
+    ):
+        upload = client.put("/v1/uploads/a", content=b"x" * 1000).raise_for_status().json()["id"]
+        refused = client.put("/v1/uploads/b", content=b"y" * 501)
+        unsaid = client.put("/v1/uploads/b", content=iter([b"y"]))
+        announced = client.post("/v1/uploads", json={"filename": "b", "bytes": 501, "sha256": "0" * 64})
+        theirs = other.put("/v1/uploads/b", content=b"y" * 501)
+        client.post("/v1/analyses", json={"upload": upload}).raise_for_status()
+        again = client.put("/v1/uploads/b", content=b"y" * 501)
+        unread = raw(
+            str(client.base_url),
+            f"PUT /v1/uploads/a HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {client.headers['X-API-Key']}\r\n"
+            "Content-Length: 1000\r\nConnection: close\r\n\r\n".encode(),
+        )
+
+    assert [told(each) for each in (refused, unsaid, announced)] == [(429, "rate_limited")] * 3
+    assert int(refused.headers["Retry-After"]) > 0
+    assert [theirs.status_code, again.status_code] == [201, 201]
+    assert unread.startswith(b"HTTP/1.1 429 "), "before its body came"
 
 
 def test_beyond_the_bound_nothing_is_taken_that_cannot_be_kept(

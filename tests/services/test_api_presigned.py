@@ -1,6 +1,8 @@
 """Files that callers put into the bucket by themselves. Against a real server that speaks S3."""
 
+import asyncio
 import hashlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -8,10 +10,12 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from clipwarden.api import uploads
 from clipwarden.shared.blobs import BlobStore, open_blobs
 from clipwarden.shared.database import tie_blob_store
 from clipwarden.shared.settings import Settings
-from clipwarden.shared.store import Store
+from clipwarden.shared.store import NewUpload, Store
+from clipwarden.shared.tables import DEFAULT_TENANT
 from tests.services.conftest import Serve
 
 CLIP = bytes(range(256)) * 300
@@ -82,6 +86,28 @@ def test_a_file_that_is_not_the_announced_one_is_not_complete(
     assert len([key for key in blobs.keys() if key.startswith("uploads/")]) == 1
     put(announced, CLIP)
     assert client.post(complete).status_code == 200
+
+
+def test_files_that_are_being_checked_leave_threads_to_others(
+    gateway_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = threading.Event()
+    monkeypatch.setattr(uploads, "_complete", lambda *_: checked.wait(60))
+    new = NewUpload(DEFAULT_TENANT, "a", "uploads/a", 1, "0" * 64, whole=False)
+    path = f"/v1/uploads/{store.keep_upload(new, 3600).id}/complete"
+
+    async def all_of_them() -> tuple[int, set[int]]:
+        pool = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=gateway_url, timeout=60, limits=pool, trust_env=False) as client:
+            completing = [asyncio.create_task(client.post(path)) for _ in range(50)]
+            try:
+                await asyncio.sleep(1)
+                other = await client.get("/v1/detectors", timeout=10)
+            finally:
+                checked.set()
+            return other.status_code, {reply.status_code for reply in await asyncio.gather(*completing)}
+
+    assert asyncio.run(all_of_them()) == (200, {200})
 
 
 def test_what_cannot_be_announced_is_refused(client: httpx.Client) -> None:

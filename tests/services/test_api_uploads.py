@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import socket
+import time
 import tracemalloc
 from collections.abc import Iterable
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ import httpx
 import pytest
 from sqlalchemy import create_engine, text
 
+from clipwarden.api import receiving
 from clipwarden.shared.blobs import LocalBlobs
 from clipwarden.shared.contracts import Stage
 from clipwarden.shared.errors import BlobGone
@@ -174,11 +176,15 @@ def test_memory_does_not_grow_with_the_file(serve: Serve, gateway_settings: Sett
 
 @pytest.mark.parametrize("length", [b"Content-Length: 100000", b"Transfer-Encoding: chunked"])
 def test_a_file_that_breaks_off_is_forgotten(
-    gateway: httpx.Client, gateway_url: str, blobs: LocalBlobs, length: bytes
+    gateway: httpx.Client, gateway_url: str, blobs: LocalBlobs, monkeypatch: pytest.MonkeyPatch, length: bytes
 ) -> None:
+    monkeypatch.setattr(receiving, "BATCH_PIECES", 1)
     url = urlsplit(gateway_url)
     with socket.create_connection((url.hostname, url.port)) as link:
-        link.sendall(b"PUT /v1/uploads/a HTTP/1.1\r\nHost: localhost\r\n" + length + b"\r\n\r\n3e8\r\n" + b"x" * 1000)
+        link.sendall(b"PUT /v1/uploads/a HTTP/1.1\r\nHost: localhost\r\n" + length + b"\r\n\r\n")
+        for _ in range(2):
+            link.sendall(b"3e8\r\n" + b"x" * 1000 + b"\r\n")
+            time.sleep(0.1)
         assert until(lambda: bool(list(blobs.keys())), 10)
 
     assert until(lambda: not list(blobs.keys()), 10)

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from sqlalchemy import create_engine, text
 
+from clipwarden.api import receiving
 from clipwarden.api.receiving import FILE_FIELD
 from clipwarden.shared.blobs import BlobWriter, LocalBlobs
 from clipwarden.shared.errors import StorageFull
@@ -167,16 +168,17 @@ def test_a_body_on_a_route_that_takes_none_is_capped(gateway: httpx.Client) -> N
 
 
 def test_other_methods_and_paths_get_problems_too(gateway: httpx.Client) -> None:
-    wrong_method = gateway.delete("/v1/analyses")
-
-    refused(wrong_method, 405, "bad_request")
-    assert wrong_method.headers["Allow"] == "POST"
+    for path, allowed in {"/v1/analyses": "GET, POST", "/v1/uploads/a/complete": "POST, PUT", "/livez": "GET"}.items():
+        wrong_method = gateway.delete(path)
+        refused(wrong_method, 405, "bad_request")
+        assert wrong_method.headers["Allow"] == allowed
     refused(gateway.get("/nowhere"), 404, "not_found")
 
 
 def test_a_client_that_leaves_in_mid_upload_leaves_nothing(
-    gateway_url: str, blobs: LocalBlobs, gateway_settings: Settings
+    gateway_url: str, blobs: LocalBlobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(receiving, "BATCH_PIECES", 1)
     head = (
         "POST /v1/analyses HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n"
         f"Content-Type: {MULTIPART['Content-Type']}\r\n\r\n"
@@ -184,6 +186,8 @@ def test_a_client_that_leaves_in_mid_upload_leaves_nothing(
     address = urlsplit(gateway_url)
     with socket.create_connection((address.hostname, address.port), 10) as connection:
         connection.sendall(head.encode() + part("file", b"x" * 500_000)[:-2])
+        time.sleep(0.1)
+        connection.sendall(b"x")
         assert _eventually(lambda: len(list(blobs.keys())) == 1)
     assert _eventually(lambda: not list(blobs.keys()))
 
@@ -210,12 +214,22 @@ def test_a_full_disk_is_told_and_leaves_nothing(gateway: httpx.Client, monkeypat
 
 
 def test_a_database_that_leaves_in_mid_upload_leaves_one_orphan_to_the_sweeper(
-    gateway: httpx.Client, gateway_settings: Settings, postgres: EmbeddedPostgres, blobs: LocalBlobs, store: Store
+    gateway: httpx.Client,
+    gateway_settings: Settings,
+    postgres: EmbeddedPostgres,
+    blobs: LocalBlobs,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(receiving, "BATCH_PIECES", 1)
     name = gateway_settings.database_url.partition("?")[0].rpartition("/")[2]
 
     def cut_off() -> Iterator[bytes]:
-        yield part("file", b"x" * 1000)
+        yield part("file", b"x" * 1000)[:-2]
+        time.sleep(0.1)
+        yield b"x"
+        time.sleep(0.1)
+        yield b"x\r\n"
         assert _eventually(lambda: len(list(blobs.keys())) == 1)
         _administer(postgres.url, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         ended = f"SELECT bool_and(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE datname = '{name}'"

@@ -57,7 +57,7 @@ def ingested(process: WorkerProcess, path: Path) -> Analysis:
         upload_key=key,
         deadline_s=600,
     )
-    analysis_id: UUID = process.store.submit(new)
+    analysis_id: UUID = process.store.submit(new).id
     claim = process.store.claim(analysis_id, Stage.INGEST, lease_s=60, max_attempts=3, worker=process.name)
     assert isinstance(claim, Granted)
     ingest(process, analysis_id, claim)

@@ -95,7 +95,7 @@ def verdict(analysis: Analysis) -> Verdict:
 def test_only_the_detectors_asked_for_judge_and_count(
     workers: dict[Queue, WorkerProcess], store: Store, new: NewAnalysis
 ) -> None:
-    analysis_id = store.submit(replace(new, detectors=("cqcc_cnn",), policy="high-recall"))
+    analysis_id = store.submit(replace(new, detectors=("cqcc_cnn",), policy="high-recall")).id
     assert ingested(workers, analysis_id) == [Branch.AUDIO]
     analysis = finished(workers, analysis_id, [Branch.AUDIO])
     found = results(analysis)
@@ -108,7 +108,7 @@ def test_only_the_detectors_asked_for_judge_and_count(
 def test_a_branch_tells_what_each_detector_found_before_the_next_one_runs(
     workers: dict[Queue, WorkerProcess], store: Store, new: NewAnalysis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    analysis_id = store.submit(new)
+    analysis_id = store.submit(new).id
     opened = ingested(workers, analysis_id)
     seen: list[BranchResult] = []
 
@@ -132,13 +132,13 @@ def test_a_branch_tells_what_each_detector_found_before_the_next_one_runs(
 def test_when_one_model_changed_only_its_branch_runs(
     workers: dict[Queue, WorkerProcess], store: Store, new: NewAnalysis, manifest: Manifest
 ) -> None:
-    first_id = store.submit(new)
+    first_id = store.submit(new).id
     opened = ingested(workers, first_id)
     assert opened == [Branch.VISUAL, Branch.AUDIO, Branch.LIPSYNC]
     first = finished(workers, first_id, opened)
     newer = [d.model_copy(update={"version": "next"}) if d.name == "cqcc_cnn" else d for d in manifest.detectors]
     store.publish(NEXT, manifest.model_copy(update={"detectors": tuple(newer)}))
-    second_id = store.submit(replace(new, pipeline=NEXT))
+    second_id = store.submit(replace(new, pipeline=NEXT)).id
     assert ingested(workers, second_id) == [Branch.AUDIO]
     assert read_manifest(workers[Queue.INGEST].blobs, second_id).branches == (Branch.AUDIO,)
     audio = workers[Queue.AUDIO]
@@ -152,10 +152,10 @@ def test_when_one_model_changed_only_its_branch_runs(
 def test_when_no_model_changed_nothing_is_decoded(
     workers: dict[Queue, WorkerProcess], store: Store, new: NewAnalysis, manifest: Manifest
 ) -> None:
-    first_id = store.submit(new)
+    first_id = store.submit(new).id
     first = finished(workers, first_id, ingested(workers, first_id))
     store.publish(NEXT, manifest.model_copy(update={"policies": ("balanced",)}))
-    second_id = store.submit(replace(new, pipeline=NEXT))
+    second_id = store.submit(replace(new, pipeline=NEXT)).id
     blobs = workers[Queue.INGEST].blobs
     blobs.delete(str(new.upload_key))
     assert ingested(workers, second_id) == []

@@ -62,7 +62,7 @@ def process(opened: Settings) -> Iterator[WorkerProcess]:
 
 def submit(store: Store, url: str, **asked: Any) -> UUID:
     store.publish("sha256:p", Manifest(detectors=(), faces="f", fusion=f"sha256:{'f' * 64}"))
-    return store.submit(NewAnalysis("x", 0, "", None, "sha256:p", deadline_s=60, source_url=url, **asked))
+    return store.submit(NewAnalysis("x", 0, "", None, "sha256:p", deadline_s=60, source_url=url, **asked)).id
 
 
 def claim(process: WorkerProcess, analysis_id: UUID) -> Granted:

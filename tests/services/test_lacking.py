@@ -72,7 +72,7 @@ def worker(settings: Settings, notes: Path) -> Iterator[Callable[..., WorkerProc
 @pytest.fixture
 def analysis_id(store: Store) -> UUID:
     store.publish(PIPELINE, MANIFEST)
-    return store.submit(NewAnalysis("a.mp4", 9, "ab", "uploads/x", PIPELINE, deadline_s=60))
+    return store.submit(NewAnalysis("a.mp4", 9, "ab", "uploads/x", PIPELINE, deadline_s=60)).id
 
 
 def publish(store: Store, name: str, **changes: object) -> None:

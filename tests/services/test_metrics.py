@@ -79,7 +79,7 @@ def let_settle(settings: Settings) -> None:
 @pytest.fixture
 def submit(store: Store) -> Callable[[], UUID]:
     store.publish("sha256:p", Manifest(detectors=(), faces="f", fusion=f"sha256:{'f' * 64}"))
-    return lambda: store.submit(NewAnalysis("a.mp4", 9, "ab", "uploads/x", "sha256:p", 60))
+    return lambda: store.submit(NewAnalysis("a.mp4", 9, "ab", "uploads/x", "sha256:p", 60)).id
 
 
 def test_a_request_is_counted_under_its_route_and_a_refusal_under_its_code(gateway, clip_file, grown) -> None:

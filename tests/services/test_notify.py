@@ -2,12 +2,14 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler
+from types import SimpleNamespace
 from uuid import UUID, uuid4
 
 import pytest
@@ -61,7 +63,9 @@ def notifier(settings: Settings, store: Store, receiver: Listener) -> Notifier:
 
 def submit(store: Store, callback_url: str | None) -> UUID:
     store.publish("sha256:p", Manifest(detectors=(), faces="f", fusion=f"sha256:{'f' * 64}"))
-    return store.submit(NewAnalysis("a.mp4", 9, "ab", "uploads/x", "sha256:p", 60, tag=TAG, callback_url=callback_url))
+    return store.submit(
+        NewAnalysis("a.mp4", 9, "ab", "uploads/x", "sha256:p", 60, tag=TAG, callback_url=callback_url)
+    ).id
 
 
 def rejected(store: Store, callback_url: str | None) -> UUID:
@@ -154,6 +158,16 @@ def test_a_verdict_is_told_with_its_label(notifier: Notifier, store: Store, rece
     told = json.loads(receiver.received[0].body)
     assert told["type"] == "analysis.done"
     assert (told["data"]["state"], told["data"]["label"], told["data"]["probability"]) == ("done", "fake", 0.83)
+
+
+def test_the_signature_s_time_is_not_that_of_a_worker_with_a_wrong_clock(
+    notifier: Notifier, store: Store, receiver: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = SimpleNamespace(time=lambda: time.time() + 3600, monotonic=time.monotonic)
+    monkeypatch.setattr("clipwarden.workers.notify.time", wrong)
+    notifier.deliver(owed(store, receiver.url))
+    (secret,) = store.signing_secrets(DEFAULT_TENANT)
+    assert verified(receiver.received[0], secret.secret)
 
 
 def test_nothing_is_owed_where_no_callback_was_asked_for(store: Store) -> None:

@@ -55,7 +55,7 @@ def outcome(branch: Branch, detector: str, feature: str, score: float | None) ->
 
 
 def decided(store: Store, visual: float | None, audio: float | None) -> tuple[UUID, Verdict]:
-    analysis_id = store.submit(NEW)
+    analysis_id = store.submit(NEW).id
 
     def claim(stage: Stage) -> UUID:
         granted = store.claim(analysis_id, stage, 60, 3, "test")

@@ -2,23 +2,19 @@
 
 import os
 import subprocess
-from collections import Counter
-from collections.abc import Callable
-from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
 from sqlalchemy import create_engine, text
 
-from clipwarden.shared.blobs import BUNDLES, EVIDENCE, PARTIAL, UPLOADS, LocalBlobs
+from clipwarden.shared.blobs import EVIDENCE, LocalBlobs
 from clipwarden.shared.codes import RejectCode
 from clipwarden.shared.contracts import Stage
 from clipwarden.shared.errors import Unavailable
 from clipwarden.shared.local.stack import command_line
 from clipwarden.shared.settings import Settings
-from clipwarden.shared.store import NewAnalysis, NewBatch, Store
+from clipwarden.shared.store import NewAnalysis, NewBatch, Store, WantedDeliveries
 from clipwarden.shared.tables import DEFAULT_TENANT, metadata
-from clipwarden.workers.retention import Caretaker
 from clipwarden.workers.sweep import Sweeper
 from tests import analyses
 from tests.services.conftest import MANIFEST, PIPELINE
@@ -38,7 +34,7 @@ def submitted(store: Store, blobs: LocalBlobs, content: bytes = b"clip", reusabl
         writer.write(content)
         key = writer.commit()
     new = NewAnalysis("a.mp4", len(content), writer.sha256, key, PIPELINE, deadline_s=60, reusable=reusable)
-    analysis_id = store.submit(new)
+    analysis_id = store.submit(new).id
     named = store.analysis(analysis_id)
     assert named is not None
     if named.upload_key != key:
@@ -213,76 +209,14 @@ def test_a_blob_store_that_is_away_costs_a_turn_a_few_tries(
     assert len(tries) == 2
 
 
-@pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is deleted takes three of the five seconds that a turn has."""
-    now = [1000.0]
-
-    def slowly(delete: Callable[[LocalBlobs, str], None]) -> Callable[[LocalBlobs, str], None]:
-        def later(blobs: LocalBlobs, name: str) -> None:
-            now[0] += 3
-            delete(blobs, name)
-
-        return later
-
-    monkeypatch.setattr("clipwarden.workers.retention.time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(LocalBlobs, "delete", slowly(LocalBlobs.delete))
-    monkeypatch.setattr(LocalBlobs, "delete_folder", slowly(LocalBlobs.delete_folder))
-
-
-def strays(blobs: LocalBlobs, count: int) -> None:
-    """Old uploads that nothing names."""
-    for n in range(count):
-        path = blobs.path(f"{UPLOADS}/stray-{n}")
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"x")
-        os.utime(path, (0, 0))
-
-
-@pytest.mark.usefixtures("slow")
-def test_a_backlog_of_one_kind_keeps_no_other_waiting(settings: Settings, store: Store, blobs: LocalBlobs) -> None:
-    age(settings, EVIDENCE_S + 60, *(finished(store, blobs, bytes([n])) for n in range(12)))
-    strays(blobs, 1)
-    caretaker, done = Caretaker(settings, store, blobs), Counter[str]()
-    for _ in range(5):
-        caretaker.turn(done)
-    assert {kind: n > 0 for kind, n in (+done).items()} == {
-        "uploads_deleted": True,
-        "evidence_deleted": True,
-        "orphans_deleted": True,
-    }
-    assert done["uploads_deleted"] < 12
-
-
-@pytest.mark.usefixtures("slow")
-def test_orphans_are_deleted_for_the_time_of_a_turn_and_the_next_goes_on_with_the_same_list(
-    settings: Settings, store: Store, blobs: LocalBlobs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    listed, older_than = list[str](), LocalBlobs.older_than
-
-    def listing(self: LocalBlobs, folder: str, age_s: float) -> list[str]:
-        listed.append(folder)
-        return older_than(self, folder, age_s)
-
-    monkeypatch.setattr(LocalBlobs, "older_than", listing)
-    monkeypatch.setattr("clipwarden.workers.retention.SLICE", 1)
-    strays(blobs, 5)
-    caretaker, done = Caretaker(settings, store, blobs), Counter[str]()
-    deleted = [caretaker.turn(done) or done["orphans_deleted"] for _ in range(4)]
-    assert deleted == [2, 4, 5, 5]
-    assert listed == [PARTIAL, UPLOADS, BUNDLES]
-
-
-def test_what_somebody_put_beside_the_bundles_is_left_alone(
-    settings: Settings, store: Store, blobs: LocalBlobs
-) -> None:
-    ended = finished(store, blobs)
-    for name in ("lost+found", str(ended)):
-        folder = blobs.root / BUNDLES / name
-        folder.mkdir(parents=True)
-        os.utime(folder, (0, 0))
-    assert Sweeper(settings).sweep()["orphans_deleted"] == 1
-    assert [path.name for path in (blobs.root / BUNDLES).iterdir()] == ["lost+found"]
+def test_a_ping_goes_with_its_age(settings: Settings, store: Store) -> None:
+    old, young, _open = (store.open_ping(DEFAULT_TENANT, "http://127.0.0.1/") for _ in range(3))
+    ended = "UPDATE deliveries SET finished_at = clock_timestamp() - make_interval(secs => :s) WHERE id = :id"
+    _execute(settings, ended, s=ROWS_S + 60, id=old.id)
+    _execute(settings, ended, s=ROWS_S - 60, id=young.id)
+    assert Sweeper(settings).sweep()["callbacks_deleted"] == 1
+    assert store.delivery(old.id, DEFAULT_TENANT) is None
+    assert len(store.listed_deliveries(WantedDeliveries(DEFAULT_TENANT, 10))) == 2
 
 
 def test_a_dry_run_says_what_would_be_done_and_changes_nothing(

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from uuid import UUID
 
@@ -16,7 +17,7 @@ import pytest
 
 from clipwarden.api.gateway import Gateway
 from clipwarden.models.pipeline import local_manifest, pipeline_id
-from clipwarden.shared.blobs import BUNDLES, PARTIAL, UPLOADS, BlobStore, open_blobs
+from clipwarden.shared.blobs import BUNDLES, EVIDENCE, PARTIAL, UPLOADS, BlobStore, open_blobs
 from clipwarden.shared.blobs.s3 import PART_BYTES
 from clipwarden.shared.bundle import BundleFacts, read_manifest, read_part, write_bundle
 from clipwarden.shared.clip import Clip, Sound, View
@@ -150,15 +151,35 @@ def test_blobs_are_listed_by_age_and_deleted(blobs: BlobStore) -> None:
     for name in ("visual", "audio"):
         put(blobs, b"x", f"{BUNDLES}/{analysis_id}/{name}")
     time.sleep(1.1)  # the server counts whole seconds
-    assert blobs.older_than(UPLOADS, 3600) == blobs.older_than(PARTIAL, 0) == []
-    assert blobs.older_than(UPLOADS, 0) == [upload]
-    assert blobs.older_than(BUNDLES, 0) == [f"{BUNDLES}/{analysis_id}"]
+    assert [*blobs.older_than(PARTIAL, 0)] == [*chain(*blobs.older_than(UPLOADS, 3600))] == []
+    assert [*chain(*blobs.older_than(UPLOADS, 0))] == [upload]
+    assert [*chain(*blobs.older_than(BUNDLES, 0))] == [f"{BUNDLES}/{analysis_id}"]
     blobs.delete_bundle(analysis_id)
     blobs.delete_bundle(analysis_id)
     assert list(blobs.keys()) == [upload]
     blobs.delete(upload)
     blobs.delete(upload)
     assert list(blobs.keys()) == []
+
+
+def test_what_lies_deep_is_listed_once_though_its_files_are_on_two_pages(
+    blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipwarden.shared.blobs.s3.PAGE", 2)
+    for key in ("a/audio/1/x", "a/visual/2/x", "a/visual/2/y", "b/clip/3/x"):
+        put(blobs, b"x", f"{EVIDENCE}/{key}")
+    time.sleep(1.1)  # the server counts whole seconds
+    pages = list(blobs.older_than(EVIDENCE, 0, 3))
+    assert len(pages) == 3
+    assert [*chain(*pages)] == [f"{EVIDENCE}/{key}" for key in ("a/audio/1", "a/visual/2", "b/clip/3")]
+    assert not [key for key in blobs.keys() if key.startswith(PARTIAL)]
+
+
+def test_nothing_is_deleted_from_a_bucket_that_has_gone(bucket_url: str, tmp_path: Path) -> None:
+    gone = open_blobs(Settings(blob_url="s3://nowhere/x", state_dir=tmp_path))
+    for act in (lambda: gone.delete("uploads/a"), lambda: gone.delete_folder(UPLOADS)):
+        with pytest.raises(Unavailable):
+            act()
 
 
 def test_a_bundle_comes_back_and_a_damaged_part_is_gone(blobs: BlobStore, tmp_path: Path) -> None:
@@ -313,7 +334,7 @@ def test_ingest_and_a_branch_on_another_machine_meet_in_the_bucket(
     store.publish(pipeline, manifest)
     blobs = open_blobs(bucket_settings)
     upload = put(blobs, talking_head.read_bytes())
-    analysis_id = store.submit(NewAnalysis("a.mp4", 1, "ab", upload, pipeline, deadline_s=600))
+    analysis_id = store.submit(NewAnalysis("a.mp4", 1, "ab", upload, pipeline, deadline_s=600)).id
     reader = WorkerProcess(bucket_settings, Queue.INGEST)
     elsewhere = bucket_settings.model_copy(update={"state_dir": tmp_path / "elsewhere"})
     examiner = WorkerProcess(elsewhere, Queue.VISUAL)

@@ -53,7 +53,7 @@ class Workers:
             key = writer.commit()
         return self.store.submit(
             NewAnalysis(path.name, path.stat().st_size, writer.sha256, key, "sha256:p", deadline_s=600)
-        )
+        ).id
 
     def claim(self, analysis_id: UUID, stage: Stage, lease_s: float = 60) -> Granted:
         granted = self.store.claim(analysis_id, stage, lease_s, 3, "w")

@@ -50,7 +50,7 @@ def redis(redis_url: str) -> Iterator[Redis]:
 def analysis_id(store: Store) -> UUID:
     store.publish("sha256:p", Manifest(detectors=(), faces="f", fusion=read_bundle(bundle_path())[1]))
     new = NewAnalysis("a.png", 9, "ab", "uploads/x", "sha256:p", deadline_s=60)
-    return store.submit(new)
+    return store.submit(new).id
 
 
 def make_due(settings: Settings) -> None:
@@ -124,7 +124,7 @@ def test_uploads_of_rejected_files_and_orphans_are_deleted_and_others_stay(
 def test_one_analysis_that_cannot_be_judged_does_not_stop_the_others(
     settings: Settings, store: Store, redis: Redis, analysis_id: UUID
 ) -> None:
-    broken = store.submit(NewAnalysis("b.png", 9, "ab", "uploads/y", "sha256:p", deadline_s=60))
+    broken = store.submit(NewAnalysis("b.png", 9, "ab", "uploads/y", "sha256:p", deadline_s=60)).id
     claim = store.claim(broken, Stage.INGEST, 60, 3, "w")
     assert isinstance(claim, Granted)
     store.finish_ingest(broken, claim.token, PROBE, [], dict.fromkeys(Branch, SkipCode.NO_WEIGHTS))
@@ -139,7 +139,7 @@ def test_one_analysis_that_cannot_be_judged_does_not_stop_the_others(
 
 def test_bundles_of_ended_analyses_are_deleted(settings: Settings, store: Store, analysis_id: UUID) -> None:
     blobs = LocalBlobs(settings.blobs)
-    ended = store.submit(NewAnalysis("b.png", 9, "ab", "uploads/y", "sha256:p", deadline_s=60))
+    ended = store.submit(NewAnalysis("b.png", 9, "ab", "uploads/y", "sha256:p", deadline_s=60)).id
     claim = store.claim(ended, Stage.INGEST, 60, 3, "w")
     assert isinstance(claim, Granted)
     store.end_ingest(ended, claim.token, RejectCode.NOT_MEDIA, "no")
@@ -168,7 +168,7 @@ def test_a_blob_store_that_is_away_keeps_nothing_from_being_sent_and_counted(
 ) -> None:
     sweeper = Sweeper(settings)
 
-    def away(*_: object) -> list[str]:
+    def away(*_: object) -> Iterator[list[str]]:
         raise Unavailable("the blob store is away")
 
     monkeypatch.setattr(LocalBlobs, "older_than", away)
