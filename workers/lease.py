@@ -92,19 +92,32 @@ def with_lease(
                 do(granted)
         except WorkerFault as fault:
             leave(fault)
-        except (ConfigError, StorageSick) as fault:
-            _hand_back(process.store, analysis_id, stage, granted.token)
-            leave(fault)
-        except (Unavailable, ElsewherePlease) as error:
-            log.warning("stage handed back", reason=str(error))
-            full = isinstance(error, StorageFull)  # the next attempt may be as costly, and as vain
-            pause_s = retry_after_s(task.request.retries if full else 0)
-            _hand_back(process.store, analysis_id, stage, granted.token, pause_s)
-            if isinstance(error, ElsewherePlease):
-                process.look_again()
+        except (ConfigError, Unavailable, ElsewherePlease) as error:
+            pause_s = _given_back(task, process, analysis_id, stage, granted, error)
             raise task.retry(exc=error, countdown=pause_s) from error
         if process.lacking:
             process.look_again()
+
+
+def _given_back(
+    task: CeleryTask,
+    process: WorkerProcess,
+    analysis_id: UUID,
+    stage: Stage,
+    granted: Granted,
+    error: ConfigError | Unavailable | ElsewherePlease,
+) -> float:
+    """Hand the stage back, and leave if no other could be worked on here; returns how long the message rests."""
+    log.warning("stage handed back", reason=str(error))
+    useless = isinstance(error, ConfigError) or (isinstance(error, StorageSick) and not process.blobs.works())
+    vain = isinstance(error, (StorageFull, StorageSick))  # as the next attempt may be, and costly
+    pause_s = retry_after_s(task.request.retries if vain else 0)
+    _hand_back(process.store, analysis_id, stage, granted.token, 0.0 if useless else pause_s)
+    if useless:
+        leave(error)
+    if isinstance(error, ElsewherePlease):
+        process.look_again()
+    return pause_s
 
 
 def _claim(task: CeleryTask, process: WorkerProcess, analysis_id: UUID, stage: Stage) -> Claim:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
-from clipwarden.shared.errors import ConfigError, ElsewherePlease, StorageSick, Unavailable, WorkerFault
+from clipwarden.shared.errors import ConfigError, ElsewherePlease, Unavailable, WorkerFault
 from clipwarden.shared.exposing import say_handed_back
 from clipwarden.shared.metrics import TASK_SECONDS
 from clipwarden.shared.tracing import span
@@ -26,11 +26,11 @@ def told(analysis_id: UUID, stage: str, attempt: int, worker: str) -> Iterator[N
         end = "elsewhere"
         say_handed_back(str(error))
         raise
-    except (WorkerFault, ConfigError, StorageSick):
-        end = "left"
-        raise
     except Unavailable:
         end = "handed_back"
+        raise
+    except (WorkerFault, ConfigError):
+        end = "left"
         raise
     finally:
         TASK_SECONDS.labels(stage, end).observe(time.perf_counter() - started)

@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
 from clipwarden.shared.blobs.local import private_folder, translated
-from clipwarden.shared.errors import BlobGone
+from clipwarden.shared.errors import BlobGone, Unavailable
 from clipwarden.shared.ids import new_id
 
 IDLE_S: Final = 3600.0
@@ -54,6 +55,16 @@ class BlobCache:
             yield path
         finally:
             os.close(held)
+
+    def works(self) -> bool:
+        """Whether files can be written here."""
+        try:
+            with translated("prepare its cache"):
+                private_folder(self.directory)
+                TemporaryFile(dir=self.directory).close()
+        except Unavailable:
+            return False
+        return True
 
     def drop(self, name: str) -> None:
         """Delete the file of this name unless somebody holds it."""

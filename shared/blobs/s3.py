@@ -228,6 +228,9 @@ class S3Blobs(BlobStore):
         with _translated(f"copy {key}"):
             obstore.copy(self._store, key, to)
 
+    def works(self) -> bool:
+        return super().works() and self._cache.works()
+
     def delete(self, key: str) -> None:
         with _translated("delete"):
             try:

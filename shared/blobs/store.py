@@ -103,6 +103,15 @@ class BlobStore(ABC):
                 f" {self.remedy}"
             )
 
+    def works(self) -> bool:
+        """Whether this machine can read and write here at all; if so, what fails is a single file."""
+        try:
+            known = self.store_id()
+            self.create().abort()
+        except Unavailable:
+            return False
+        return known is not None
+
     def create(self, key: str = "") -> BlobWriter:
         """Start a blob under this key; without one, an upload under a new key."""
         return self._writer(key or f"{UPLOADS}/{new_id().hex}")

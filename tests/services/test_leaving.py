@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import create_engine, text
 
+from clipwarden.shared.blobs import PARTIAL
 from clipwarden.shared.contracts import Stage
 from clipwarden.shared.errors import ClipwardenError, ConfigError, StorageFull, StorageSick, WorkerFault
 from clipwarden.shared.queue import Queue
@@ -64,7 +65,7 @@ def work(process: WorkerProcess, analysis_id: UUID, do: Callable[..., Any], retr
         return exc
 
     task = SimpleNamespace(request=SimpleNamespace(retries=retries), retry=retry)
-    with pytest.raises((Left, StorageFull)):
+    with pytest.raises((Left, StorageFull, StorageSick)):
         with_lease(task, process, analysis_id, Stage.FETCH, 60, do)
     return pauses[0] if pauses else None
 
@@ -93,9 +94,21 @@ def raising(error: Exception) -> Callable[..., None]:
 def test_only_what_the_clip_may_have_caused_costs_an_attempt(
     process: WorkerProcess, store: Store, left: list[ClipwardenError], error: Exception, status: str, attempts: int
 ) -> None:
+    (process.settings.blobs / PARTIAL).write_bytes(b"where no folder can be made")
     assert work(process, submit(store), raising(error)) is None
     found = row(process.settings)
     assert (found.status, found.attempts, left) == (status, attempts, [error])
+
+
+def test_a_single_file_that_the_system_refuses_ends_no_worker(
+    process: WorkerProcess, store: Store, left: list[ClipwardenError]
+) -> None:
+    do = raising(StorageSick("Permission denied"))
+    first, later = (work(process, submit(store), do, retries) for retries in (0, 4))
+    assert first is not None
+    assert later is not None
+    assert later > 3 * first
+    assert left == []
 
 
 def test_a_fetch_into_a_store_that_has_vanished_is_no_round_without_end(
