@@ -24,7 +24,7 @@ STAMP = VENV / "clipwarden-stamp"
 LOCK = ROOT / "requirements.lock"
 PYTHON = (3, 11)
 TORCH = "torch==2.13.0"
-EXTRAS = "api,worker,export,s3,train,ops,trace,local,dev"
+EXTRAS = "api,worker,export,s3,train,voices,ops,trace,local,dev"
 DISK_NEEDED_GB = 5
 GLIBC_NEEDED = (2, 28)
 PROMISE = """Setting up Clipwarden in {venv}

@@ -12,8 +12,9 @@ from rich.table import Table
 from clipwarden.models.training.forge.footage import LIMITS, Footage
 from clipwarden.models.training.forge.forge_set import SetPlan, forge_set
 from clipwarden.models.training.forge.forging import SECONDS, Forge, Item, Order, record_of
+from clipwarden.models.training.forge.neural_voice import NEURAL_VOICE
 from clipwarden.models.training.forge.recipe import NotForgeable, Recipe, Sources
-from clipwarden.models.training.forge.recipes import RECIPES, UNTOUCHED, installed, recipe_of
+from clipwarden.models.training.forge.recipes import RECIPES, UNTOUCHED, installed, recipe_of, wheel_of
 from clipwarden.shared.errors import ConfigError
 from clipwarden.shared.media.fence import Fence
 
@@ -32,6 +33,8 @@ def main(argv: Sequence[str]) -> int:
         parser.error("give a file and --out, or --list")
     if chosen.seconds <= 0:
         parser.error("--seconds must be more than 0")
+    if chosen.say is not None and chosen.file.suffix.lower() == ".csv":
+        parser.error("--say is for one clip, not for a manifest")
     with Fence(LIMITS) as fence:
         forge = Forge(fence, chosen.seconds)
         if chosen.file.suffix.lower() == ".csv":
@@ -51,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="what to write: .mp4, .flac or .wav; a folder for a manifest")
     parser.add_argument("--recipe", metavar="NAME", help="default: the one that shows most; for a manifest: A,B,...")
     parser.add_argument("--with", dest="other", type=Path, metavar="OTHER", help="clip to take a face or voice from")
+    parser.add_argument("--say", metavar="WORDS", help=f"what {NEURAL_VOICE.name} says, in English (default: drawn)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--launder", action="store_true", help="compress as platforms do; half of a set's clips")
     parser.add_argument(
@@ -62,7 +66,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _one(forge: Forge, chosen: argparse.Namespace) -> Item:
-    named = recipe_of(chosen.recipe) if chosen.recipe else None
+    wanted = chosen.recipe or (None if chosen.say is None else NEURAL_VOICE.name)
+    named = recipe_of(wanted) if wanted else None
     if named and named.needs_other and not chosen.other:
         raise NotForgeable(f"{named.name} takes something from another clip: give one by --with")
     with Progress(
@@ -73,7 +78,7 @@ def _one(forge: Forge, chosen: argparse.Namespace) -> Item:
         other = _read(forge, chosen.other) if chosen.other else None
         recipe = named or recipe_of(_default(clip))
         progress.update(task, description=f"making {recipe.name}")
-        return forge.make(Order(recipe, chosen.seed, chosen.launder), clip, other, chosen.out)
+        return forge.make(Order(recipe, chosen.seed, chosen.launder, words=chosen.say), clip, other, chosen.out)
 
 
 def _read(forge: Forge, path: Path) -> Footage:
@@ -116,7 +121,7 @@ def _in_sets(recipe: Recipe) -> bool:
 def _table() -> Table:
     table = Table("recipe", "makes fake", "needs", "what it does")
     for recipe in RECIPES.values():
-        lacking = "" if installed(recipe) else f" (install {recipe.package})"
+        lacking = "" if installed(recipe) else f" (install {wheel_of(recipe)})"
         needs = ", ".join(sorted(need.value for need in recipe.needs))
         table.add_row(recipe.name, ", ".join(sorted(recipe.fakes)) or "nothing", needs, recipe.summary + lacking)
     return table

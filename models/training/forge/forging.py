@@ -3,8 +3,9 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Final, Literal
 
@@ -19,6 +20,7 @@ from clipwarden.models.training.forge.recipe import (
     Recipe,
     Rng,
     Sources,
+    Speech,
     Take,
     Truth,
     Wave,
@@ -32,7 +34,7 @@ from clipwarden.shared.media.fence import Fence
 SECONDS: Final = 20.0
 ALL_REAL: Final = Labels(visual=Truth.REAL, audio=Truth.REAL, sync=Truth.REAL)
 SOUND_SUFFIXES: Final = (".flac", ".wav")
-_PACKAGES: Final = ("clipwarden", "av", "librosa", "numpy", "opencv-python-headless", "scipy", "torch")
+_PACKAGES: Final = ("clipwarden", "av", "librosa", "numpy", "onnxruntime", "opencv-python-headless", "scipy", "torch")
 
 
 class Source(Contract):
@@ -58,6 +60,7 @@ class Item(Contract):
     wash: Wash | None
     frames: int
     seconds: float
+    speech: Speech | None = None
     pictures: Digest | None
     sound: Digest | None
     made_with: dict[str, str]
@@ -65,12 +68,15 @@ class Item(Contract):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What shall be made. `before` says what is true of the clip as it is; absent sound is noticed."""
+    """What shall be made. `before` says what is true of the clip as it is; absent sound is noticed. `words` are for a
+    recipe that says some; without them it draws its own.
+    """
 
     recipe: Recipe
     seed: int = 0
     wash: bool = False
     before: Labels = ALL_REAL
+    words: str | None = None
 
 
 class Forge:
@@ -91,6 +97,7 @@ class Forge:
         order.recipe.check(sources)
         rng = seeded(order.seed, order.recipe.name, *(s.digest for s in (clip.take, sources.other) if s))
         parameters = order.recipe.draw(rng)
+        sources = replace(sources, speech=_speech(order, clip.take, parameters, rng))
         wash_rng = seeded(order.seed, "wash", clip.take.digest)
         wash = draw_wash(wash_rng, clip.take.width, clip.take.height) if order.wash else None
         wave = _heard(order.recipe, sources, parameters, rng, wash, wash_rng)
@@ -110,9 +117,10 @@ class Forge:
             wash=wash,
             frames=count,
             seconds=_seconds(clip.take, wave),
+            speech=sources.speech,
             pictures=stamp,
             sound=f"sha256:{hashlib.sha256(wave.tobytes()).hexdigest()}" if len(wave) else None,
-            made_with={name: version(name) for name in _PACKAGES},
+            made_with={name: version(name) for name in (*_PACKAGES, *_wheels(order.recipe.package))},
         )
         record_of(out).write_text(item.model_dump_json(indent=2) + "\n", "utf-8")
         return item
@@ -158,6 +166,20 @@ def check_out(out: Path, clip: Footage, other: Footage | None) -> None:
         raise NotForgeable(f"there is no folder {out.parent}")
     if any(out.exists() and out.samefile(footage.path) for footage in (clip, other) if footage):
         raise NotForgeable(f"{out} is the clip itself; give another --out")
+
+
+@cache
+def _wheels(package: str | None) -> list[str]:
+    """The installed distributions that hold an optional package."""
+    return sorted(set(packages_distributions().get(package, ()))) if package else []
+
+
+def _speech(order: Order, clip: Take, parameters: Parameters, rng: Rng) -> Speech | None:
+    if order.recipe.say:
+        return order.recipe.say(clip, order.words, parameters, rng)
+    if order.words is not None:
+        raise NotForgeable(f"{order.recipe.name} says no words")
+    return None
 
 
 def _heard(

@@ -116,12 +116,20 @@ class Take:
         return np.asarray(np.sqrt(np.maximum(power, 0) / max(float(power.max()), 1e-12)), np.float64)
 
 
+class Speech(Contract):
+    """What a voice that is not a person's says, and which voice it is."""
+
+    voice: str
+    words: str
+
+
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The clip to manipulate and, for recipes that take something from it, another one."""
+    """The clip to manipulate and, for recipes that need it, another one to take from, and what shall be said."""
 
     clip: Take
     other: Take | None = None
+    speech: Speech | None = None
 
 
 Edit = Callable[[Moment], Picture | None]
@@ -140,8 +148,12 @@ class Recipe:
     draw: Callable[[Rng], dict[str, float]]
     look: Callable[[Sources, Parameters, Rng], Edit] | None = None
     listen: Callable[[Sources, Parameters, Rng], Wave] | None = None
+    say: Callable[[Take, str | None, Parameters, Rng], Speech] | None = None
+    """What is said in this clip, of given words if there are any."""
     package: str | None = None
-    """An optional package that it needs to be installed."""
+    """An optional package that it needs, as it is imported."""
+    wheel: str | None = None
+    """What to install for this package where its name is another."""
 
     def labels(self, before: Labels) -> Labels:
         """What is true of the clip after it was manipulated; what was fake or absent before stays so."""

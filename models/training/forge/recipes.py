@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 from typing import Final
 
+from clipwarden.models.training.forge.neural_voice import NEURAL_VOICE
 from clipwarden.models.training.forge.reanimate import REANIMATION
 from clipwarden.models.training.forge.recipe import NotForgeable, Recipe
 from clipwarden.models.training.forge.reconstruction import AUTOENCODER, COMPONENTS, UPSAMPLER
@@ -44,6 +45,7 @@ RECIPES: Final[dict[str, Recipe]] = {
         DROP,
         DUPLICATE,
         *VOICES,
+        NEURAL_VOICE,
         SPLICE,
         TIME_SHIFT,
         FOREIGN_SPEECH,
@@ -57,8 +59,13 @@ def recipe_of(name: str) -> Recipe:
     if name not in RECIPES:
         raise NotForgeable(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
     if not installed(RECIPES[name]):
-        raise NotForgeable(f"{name} needs the Python package {RECIPES[name].package!r}; install it")
+        raise NotForgeable(f"{name} needs the Python package {wheel_of(RECIPES[name])!r}; install it")
     return RECIPES[name]
+
+
+def wheel_of(recipe: Recipe) -> str | None:
+    """What to install for its optional package, if it needs one."""
+    return recipe.wheel or recipe.package
 
 
 def installed(recipe: Recipe) -> bool:

@@ -22,8 +22,8 @@ LABELS = {
     "puppet": "FFF",
     "reanimation": "FRF", "face_swap": "FRR", "self_blending": "FRR", "autoencoder": "FRR", "components": "FRR",
     "upsampler": "FRR", "freeze": "FRF", "drop": "FRR", "duplicate": "FRR", "griffin_lim": "RFR",
-    "phase_vocoder": "RFR", "lpc": "RFR", "world": "RFR", "conversion": "RFR", "splice": "RFF", "time_shift": "RRF",
-    "foreign_speech": "RRF", "untouched": "RRR",
+    "phase_vocoder": "RFR", "lpc": "RFR", "world": "RFR", "conversion": "RFR", "neural_voice": "RFF", "splice": "RFF",
+    "time_shift": "RRF", "foreign_speech": "RRF", "untouched": "RRR",
 }  # fmt: skip
 """Visual, audio, sync."""
 QUICK = [n for n in RECIPES if n not in {"autoencoder", "griffin_lim", "puppet"} and installed(RECIPES[n])]
