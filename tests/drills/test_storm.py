@@ -115,6 +115,6 @@ def test_two_hundred_analyses_under_random_kills(drill: Drill) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(5400)
-@pytest.mark.skipif("CLIPWARDEN_DRILL_STORM" not in os.environ, reason="takes the better part of an hour")
+@pytest.mark.skipif("CLIPWARDEN_DRILL_STORM" not in os.environ, reason="takes minutes of a machine to itself")
 def test_a_thousand_analyses_under_random_kills(drill: Drill) -> None:
     storm(drill, 1000, seed=11)
