@@ -32,6 +32,7 @@ PURPOSES = {
     "s3": "blobs in a bucket",
     "local": "embedded servers and the sample clip",
     "train": "training, measuring and forging",
+    "voices": "neural voices for forging",
     "export": "networks as ONNX",
     "ops": "the queue monitor",
     "trace": "traces",
