@@ -91,7 +91,8 @@ class LocalWriter(BlobWriter):
             except FileNotFoundError:
                 if not tries_left or not self._partial.exists():  # deleted under us, or the store has vanished
                     raise
-                _made_below(self._root, self._final.parent)
+                with suppress(FileNotFoundError):  # deleted while it was made: the next try tells
+                    _made_below(self._root, self._final.parent)
             else:
                 return
 

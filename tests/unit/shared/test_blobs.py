@@ -123,6 +123,22 @@ def test_what_cannot_be_kept_is_not_said_to_be(blobs: LocalBlobs, tmp_path: Path
     assert not (blobs.root / UPLOADS).exists()
 
 
+def test_a_folder_that_is_deleted_while_it_is_made_is_made_again(
+    blobs: LocalBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, deleted = Path.mkdir, list[Path]()
+
+    def mkdir(self: Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        if self.name == "inner" and not deleted:
+            self.parent.rmdir()
+            deleted.append(self.parent)
+        make(self, mode, parents, exist_ok)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    assert blobs.read(put(blobs, b"x", f"{EVIDENCE}/outer/inner/a.json")) == b"x"
+    assert deleted == [blobs.root / EVIDENCE / "outer"]
+
+
 def test_nothing_is_deleted_where_the_store_was(blobs: LocalBlobs, tmp_path: Path) -> None:
     key, away = put(blobs, b"x"), tmp_path / "away"
     blobs.root.rename(away)
