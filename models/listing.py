@@ -52,11 +52,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _listed(name: str, entry: WeightsEntry) -> Listed:
-    ready = name in DETECTORS and state_of(entry) is DetectorState.READY
     return Listed(
         name=name,
         branch=entry.branch,
-        state=DetectorState.READY if ready else DetectorState.NO_WEIGHTS,
+        state=state_of(entry) if name in DETECTORS else DetectorState.NO_WEIGHTS,
         version=entry.version,
         licence=entry.licence,
         parameters=entry.parameters,

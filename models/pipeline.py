@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Collection
 
 from clipwarden.models.detector import DETECTORS, detector_class
 from clipwarden.models.fusion.bundle import bundle_path, read_bundle
@@ -9,13 +10,13 @@ from clipwarden.models.weights import WeightsEntry, state_of, weights_table
 from clipwarden.shared.contracts import Branch, DetectorState, Manifest, ManifestDetector
 
 
-def local_manifest() -> Manifest:
-    """Everything installed here. Imports every ready detector's libraries."""
+def local_manifest(named: Collection[str] = ()) -> Manifest:
+    """Everything installed here; of detectors on standby only the `named` are ready. Imports what is ready."""
     from clipwarden.models.faces import FaceDetector
 
     bundle, digest = read_bundle(bundle_path())
     return Manifest(
-        detectors=tuple(_entry(name, entry) for name, entry in weights_table().items()),
+        detectors=tuple(_entry(name, entry, name in named) for name, entry in weights_table().items()),
         faces=FaceDetector.VERSION,
         fusion=digest,
         policies=(bundle.policy, *sorted(set(bundle.policies) - {bundle.policy})),
@@ -40,9 +41,10 @@ def pipeline_id(manifest: Manifest) -> str:
     return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
 
 
-def _entry(name: str, entry: WeightsEntry) -> ManifestDetector:
-    if name not in DETECTORS or state_of(entry) is not DetectorState.READY:
-        return ManifestDetector(name=name, version=entry.version, branch=entry.branch, state=DetectorState.NO_WEIGHTS)
+def _entry(name: str, entry: WeightsEntry, named: bool = False) -> ManifestDetector:
+    state = state_of(entry) if name in DETECTORS else DetectorState.NO_WEIGHTS
+    if state is not DetectorState.READY and not (named and state is DetectorState.DISABLED):
+        return ManifestDetector(name=name, version=entry.version, branch=entry.branch, state=state)
     spec = detector_class(name).spec
     return ManifestDetector(
         name=name,

@@ -96,7 +96,7 @@ class Laboratory:
 
 def open_laboratory(fence: Fence, only: frozenset[str] = frozenset(), device: str = "auto") -> Laboratory:
     """Load the installed detectors, or those named in `only`. Raises ConfigError for a name that cannot run."""
-    manifest = restricted(local_manifest(), only)
+    manifest = restricted(local_manifest(only), only)
     where = pick_device(device)
     detectors = {branch: tuple(load(entry, where) for entry in manifest.ready(branch)) for branch in Branch}
     return Laboratory(fence, FaceDetector(), manifest, read_bundle(bundle_path(), manifest.fusion)[0], detectors)

@@ -48,7 +48,8 @@ class WeightsEntry(BaseModel):
 
     `options` hold what a file does not say of itself; each detector names its own. `backbone` among them names the
     detector whose network this one's weights were fitted to. `runtime` and `dtype` are
-    what computes the network and in which type, on every machine.
+    what computes the network and in which type, on every machine. One on `standby` takes part only where it is named:
+    its weights ship, and are not worth their time to everybody.
     `companions` are read beside the weights, and `beside` has the digests of those that are installed. Whoever installs
     a file agrees to `consent` and gives the options in `asked`. Where installed weights came from stands in `origin`,
     and the digest that they had there in `original`.
@@ -66,6 +67,7 @@ class WeightsEntry(BaseModel):
     sha256: Digest | None = None
     options: dict[str, str] = {}
     asked: tuple[str, ...] = ()
+    standby: bool = False
     runtime: Runtime = "torch"
     dtype: Dtype = "float32"
     companions: tuple[FileName, ...] = ()
@@ -90,7 +92,7 @@ def bring(manifest: Path | None) -> None:
     """Let another weights.toml add to the distribution's, in this process, from now on; None: the user's, if there is.
 
     Its tables are named as there and hold only what they say otherwise, always `file` and `sha256`; the files lie
-    beside it. Raises ConfigError if it is no such manifest.
+    beside it. What it names is not on standby. Raises ConfigError if it is no such manifest.
     """
     _brought[:] = [] if manifest is None else [manifest.absolute()]
     weights_table.cache_clear()
@@ -139,7 +141,7 @@ def _changed(manifest: Path, name: str, table: Mapping[str, Any], entries: Mappi
         raise ConfigError(f"weights manifest {manifest}: there is no detector {name}")
     if not {"file", "sha256"} <= table.keys():
         raise ConfigError(f"weights manifest {manifest}: {name} needs file and sha256")
-    told = {**entries[name].model_dump(), **table, "file": str(manifest.parent / str(table["file"]))}
+    told = {**entries[name].model_dump(), "standby": False, **table, "file": str(manifest.parent / str(table["file"]))}
     try:
         return WeightsEntry.model_validate(told)
     except ValidationError as error:
@@ -167,11 +169,11 @@ def file_digest(path: Path) -> str:
 
 
 def state_of(entry: WeightsEntry) -> DetectorState:
-    """Ready if its file is installed, and its backbone's if it has one; digests are checked on loading."""
+    """Ready if it takes part and its files are here, its backbone's too if it has one; loading checks digests."""
     backbone = entry.options.get("backbone")
     if weights_path(entry) is None or (backbone and weights_path(weights_table()[backbone]) is None):
         return DetectorState.NO_WEIGHTS
-    return DetectorState.READY
+    return DetectorState.DISABLED if entry.standby else DetectorState.READY
 
 
 def verified(name: str, digest: str | None = None) -> WeightFile:

@@ -139,7 +139,7 @@ def _backbone(name: str, options: Mapping[str, str]) -> WeightFile | None:
     backbone = options.get("backbone")
     if backbone is None:
         return None
-    if backbone not in weights_table() or state_of(weights_table()[backbone]) is not DetectorState.READY:
+    if backbone not in weights_table() or state_of(weights_table()[backbone]) is DetectorState.NO_WEIGHTS:
         raise ConfigError(f"{name} reads what {backbone} sees: install weights for {backbone} first")
     return verified(backbone)
 

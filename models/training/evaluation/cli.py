@@ -145,7 +145,7 @@ def _measured_again(options: argparse.Namespace) -> Assessment:
     scores, copies = once_by_content(whole)
     bundle, _ = read_bundle(bundle_path())
     made_by = ", ".join(sorted({str(p) for p in scores.text["pipeline"] if p})) or "unknown"
-    about = _about(options, local_manifest().only(scores.detectors or None), made_by, bundle.policy)
+    about = _about(options, local_manifest(scores.detectors).only(scores.detectors or None), made_by, bundle.policy)
     background = Background(
         len(whole),
         copies,

@@ -58,7 +58,7 @@ def test_every_designed_detector_is_listed_under_its_branch(rows):
 
 def test_every_row_says_state_version_licence_and_how_to_get_weights(rows):
     for name, row in rows.items():
-        assert row["state"] in {"ready", "no_weights"}, name
+        assert row["state"] in {"ready", "no_weights", "disabled"}, name
         assert row["version"], name
         assert row["licence"], name
         way = rf"`clipwarden (train|models pull|models install) {name}\b"
@@ -77,9 +77,11 @@ def test_what_is_listed_is_what_the_code_says(rows):
         assert (rows[name]["version"], rows[name]["parameters"]) == (spec.version, spec.parameters)
 
 
-def test_a_detector_is_ready_exactly_if_its_weights_lie_here(rows):
+def test_a_detector_is_ready_exactly_if_its_weights_lie_here_and_it_is_not_on_standby(rows):
     ready = {name for name, row in rows.items() if row["state"] == "ready"}
-    assert ready - {"faces"} == {name for name, entry in weights_table().items() if weights_path(entry)}
+    there = {name: entry for name, entry in weights_table().items() if weights_path(entry)}
+    assert ready - {"faces"} == {name for name, entry in there.items() if not entry.standby}
+    assert {n for n, row in rows.items() if row["state"] == "disabled"} == {n for n, e in there.items() if e.standby}
     assert {"forensic_mlp", "cqcc_cnn"} <= ready
 
 

@@ -1,13 +1,24 @@
 """A weights file is used only if its digest is the manifest's; the list tells the truth about every detector."""
 
 import json
+import shutil
 import tomllib
 
 import pytest
 
-from clipwarden.models import listing, weights
+from clipwarden.models import listing, pipeline, weights
+from clipwarden.models.pipeline import local_manifest
+from clipwarden.models.run import restricted
 from clipwarden.models.training.install import with_file
-from clipwarden.models.weights import WeightsEntry, file_digest, state_of, verified, weights_path, weights_table
+from clipwarden.models.weights import (
+    WeightsEntry,
+    bring,
+    file_digest,
+    state_of,
+    verified,
+    weights_path,
+    weights_table,
+)
 from clipwarden.shared.cli import main
 from clipwarden.shared.contracts import DetectorState
 from clipwarden.shared.errors import ConfigError, WorkerFault
@@ -59,6 +70,29 @@ def test_a_missing_file_says_how_to_get_it(monkeypatch, entry):
         verified("cqcc_cnn")
 
 
+def test_a_detector_on_standby_takes_part_only_where_it_is_named(monkeypatch, entry):
+    table = weights_table() | {"cqcc_cnn": entry.model_copy(update={"standby": True})}
+    monkeypatch.setattr(pipeline, "weights_table", lambda: table)
+    states = [{d.name: d.state for d in m.detectors} for m in (local_manifest(), local_manifest(["cqcc_cnn"]))]
+    assert [found["cqcc_cnn"] for found in states] == [DetectorState.DISABLED, DetectorState.READY]
+    assert states[0]["speech_stats"] is states[1]["speech_stats"] is DetectorState.READY
+    chosen = restricted(local_manifest({"cqcc_cnn"}), frozenset({"cqcc_cnn"}))
+    assert [d.name for d in chosen.detectors if d.state is DetectorState.READY] == ["cqcc_cnn"]
+
+
+def test_weights_that_somebody_brings_are_not_on_standby(monkeypatch, tmp_path, entry):
+    monkeypatch.setattr(weights, "distributed", lambda: {"cqcc_cnn": entry.model_copy(update={"standby": True})})
+    shutil.copyfile(weights_path(entry), tmp_path / "own.safetensors")
+    manifest = tmp_path / "weights.toml"
+    manifest.write_text(f'[cqcc_cnn]\nfile = "own.safetensors"\nsha256 = "{entry.sha256}"\n', "utf-8")
+    bring(manifest)
+    try:
+        assert state_of(weights_table()["cqcc_cnn"]) is DetectorState.READY
+    finally:
+        monkeypatch.undo()
+        bring(None)
+
+
 def test_an_entry_takes_no_unknown_field(entry):
     with pytest.raises(ValueError, match="Extra inputs"):
         WeightsEntry.model_validate({**entry.model_dump(), "url": "https://example.org"})
@@ -68,7 +102,7 @@ def test_the_list_has_every_detector_with_its_state(capsys):
     assert main(["models", "list", "--json"]) == 0
     found = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert found.keys() == weights_table().keys() | {"faces"}
-    assert {row["state"] for row in found.values()} == {"ready", "no_weights"}
+    assert {row["state"] for row in found.values()} <= {"ready", "no_weights", "disabled"}
     assert found["cqcc_cnn"]["state"] == "ready"
     assert found["clip_adapter"]["state"] == "no_weights"
     assert set(found["lipfd"]) == {"name", "branch", "state", "version", "licence", "parameters", "obtain"}
@@ -87,6 +121,14 @@ def test_recording_a_file_changes_only_its_own_entry():
     last = tomllib.loads(with_file(MANIFEST, "second", "b.safetensors", "sha256:b"))
     assert last["second"] == {"branch": "visual", "file": "b.safetensors", "sha256": "sha256:b"}
     assert last["first"] == tomllib.loads(MANIFEST)["first"]
+
+
+def test_recording_options_replaces_those_that_were_there():
+    first = with_file(MANIFEST, "first", "a", "b", {"front": "npr", "clear_below": "0.1"})
+    assert tomllib.loads(first)["first"]["options"] == {"front": "npr", "clear_below": "0.1"}
+    again = tomllib.loads(with_file(first, "first", "a", "b", {"front": "raw"}))
+    assert again["first"] == {"branch": "audio", "file": "a", "sha256": "b", "options": {"front": "raw"}}
+    assert tomllib.loads(with_file(first, "first", "c", "d"))["first"]["options"]["front"] == "npr"
 
 
 def test_recording_a_file_of_an_unknown_detector_is_refused():
