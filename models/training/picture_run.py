@@ -42,7 +42,7 @@ def train_pictures(of: PictureNetwork, data: Path, out: Path, seed: int, jobs: i
     torch.set_num_threads(jobs)
     run = begin_run(out, of.name, seed, of.recipe, data / "video", options=of.options)
     clips = read_clips(data)
-    cache = ClipCache(data, run.folder("faces"), of.detector.spec, lambda view: view.images, jobs)
+    cache = faces_in(run, of, data, jobs)
     for _ in progress.track(cache.fill(clips), total=2 * len(clips), description="faces"):
         pass
     seen = [m for c in clips if (m := _pictures(cache, c)) is not None]
@@ -58,6 +58,11 @@ def train_pictures(of: PictureNetwork, data: Path, out: Path, seed: int, jobs: i
     run.write_json("metrics.json", clip_metrics([m.clip for m in seen], scores, seed))
     run.write_json("data.json", clip_facts(data, [m.clip for m in seen]))
     return run
+
+
+def faces_in(run: RunFolder, of: PictureNetwork, data: Path, jobs: int) -> ClipCache:
+    """The faces that the run keeps."""
+    return ClipCache(data, run.folder("faces"), of.detector.spec, lambda view: view.images, jobs)
 
 
 def fit_network(

@@ -55,9 +55,12 @@ def read_utterances(data: Path) -> list[Utterance]:
     return [_utterance(row, facts[row["path"]]) for row in folds]
 
 
-def training_utterances(utterances: Sequence[Utterance], fold: int) -> list[int]:
-    """Places of those that may be learnt from when `fold` is the test: of no group, so of no speaker, that is in it."""
-    tested = {u.group for u in utterances if u.test_fold == fold}
+def training_utterances(utterances: Sequence[Utterance], fold: int, speakers_apart: bool = True) -> list[int]:
+    """Places of those that may be learnt from when `fold` is the test: of no group, so of no speaker, that is in it.
+
+    The headline protocol of the corpus keeps sources and families apart, and not speakers.
+    """
+    tested = {u.group for u in utterances if u.test_fold == fold and speakers_apart}
     return [k for k, u in enumerate(utterances) if u.trains(fold) and u.group not in tested]
 
 

@@ -1,10 +1,11 @@
 """What a run on the speech corpus reports: figures by fold, family and channel, and what the corpus is made of."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clipwarden.models.training.measure import measures
 from clipwarden.models.training.run_folder import ScoreRow, licence_counts, read_table
@@ -30,8 +31,7 @@ def speech_metrics(utterances: Sequence[Utterance], scores: Sequence[ScoreRow], 
     score = {row.path: row.score_logit for row in scores}
 
     def part(chosen: Sequence[Utterance]) -> dict[str, Any]:
-        fake, values = np.array([u.fake for u in chosen]), np.array([score[u.path] for u in chosen])
-        return measures(fake, values, [u.group for u in chosen], seed).model_dump()
+        return _part(chosen, score, seed)
 
     real = [u for u in utterances if not u.fake]
     families = sorted({u.family for u in utterances if u.fake})
@@ -43,6 +43,20 @@ def speech_metrics(utterances: Sequence[Utterance], scores: Sequence[ScoreRow], 
         "families": {f: part([*real, *(u for u in utterances if u.family == f)]) for f in families},
         "channels": {c: _channel_means(utterances, score, c) for c in channels},
     }
+
+
+def protocol_metrics(utterances: Sequence[Utterance], logits: NDArray[np.float64], seed: int) -> dict[str, Any]:
+    """Figures of logits (utterances, versions) over all and modern systems: as they are, and through one channel."""
+    modern, found = [u for u in utterances if u.modern], dict[str, Any]()
+    for column, name in enumerate(("", "_copied")):
+        score = {u.path: float(logit) for u, logit in zip(utterances, logits[:, column], strict=True)}
+        found |= {f"all{name}": _part(utterances, score, seed), f"modern{name}": _part(modern, score, seed)}
+    return found
+
+
+def _part(chosen: Sequence[Utterance], score: Mapping[str, float], seed: int) -> dict[str, Any]:
+    fake, values = np.array([u.fake for u in chosen]), np.array([score[u.path] for u in chosen])
+    return measures(fake, values, [u.group for u in chosen], seed).model_dump()
 
 
 def _channel_means(utterances: Sequence[Utterance], score: dict[str, float], channel: str) -> dict[str, float | int]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from clipwarden.models.audio.speech_stats import SpeechDiscriminant, SpeechStats
-from clipwarden.models.audio.statistics import describe
+from clipwarden.models.audio.statistics import COUNT, describe
 from clipwarden.models.checkpoint import save_from
 from clipwarden.models.training.channel import through_channel
 from clipwarden.models.training.discriminant import best_slope, fit_direction, scaling
@@ -28,7 +28,7 @@ from clipwarden.models.training.speech_data import (
     training_utterances,
     weights_of,
 )
-from clipwarden.models.training.speech_report import speech_facts, speech_metrics, utterance_row
+from clipwarden.models.training.speech_report import protocol_metrics, speech_facts, speech_metrics, utterance_row
 from clipwarden.models.training.video_data import read_clips
 from clipwarden.models.training.video_sound import score_sound
 from clipwarden.models.weights import WeightFile, file_digest
@@ -63,12 +63,19 @@ def train_speech_stats(data: Path, out: Path, seed: int, jobs: int, progress: Pr
     for _ in progress.track(filled, total=len(utterances), description="statistics"):
         pass
     numbers = np.stack([np.load(folder / f"{cache_name(u.path)}.npy") for u in utterances])
-    logits = _out_of_fold(utterances, numbers, recipe, progress)
-    slope = best_slope(logits, np.array([u.fake for u in utterances]), weights_of(utterances))
-    scores = [utterance_row(u, float(slope * logit)) for u, logit in zip(utterances, logits, strict=True)]
+    logits, headline = (_out_of_fold(utterances, numbers, recipe, apart, progress) for apart in (True, False))
+    slope = best_slope(logits[:, 0], np.array([u.fake for u in utterances]), weights_of(utterances))
+    scores = [utterance_row(u, float(slope * logit)) for u, logit in zip(utterances, logits[:, 0], strict=True)]
     final = _saved(run, fit_discriminant(_described(utterances, numbers), recipe, slope), seed)
     run.write_scores("scores.csv", scores)
-    run.write_json("metrics.json", speech_metrics(utterances, scores, seed))
+    run.write_json(
+        "metrics.json",
+        {
+            **protocol_metrics(utterances, logits, seed),
+            **speech_metrics(utterances, scores, seed),
+            "headline": protocol_metrics(utterances, headline, seed),
+        },
+    )
     run.write_json("data.json", speech_facts(data, utterances))
     clips = [c for c in read_clips(data) if c.audio_label != "none"]
     sounds = score_sound(data, clips, final, jobs)
@@ -107,16 +114,20 @@ def _described(utterances: Sequence[Utterance], numbers: NDArray[np.float32]) ->
 
 
 def _out_of_fold(
-    utterances: Sequence[Utterance], numbers: NDArray[np.float32], recipe: StatsRecipe, progress: Progress
+    utterances: Sequence[Utterance],
+    numbers: NDArray[np.float32],
+    recipe: StatsRecipe,
+    speakers_apart: bool,
+    progress: Progress,
 ) -> NDArray[np.float64]:
-    """The logit of each utterance by the discriminant that knows neither source, family nor speaker of it."""
-    logits = np.empty(len(utterances))
+    """Logits (utterances, versions) by the discriminant that knows neither source nor family nor, apart, speaker."""
+    logits = np.empty(numbers.shape[:2])
     for fold in progress.track(range(FOLDS), description="folds"):
-        chosen = training_utterances(utterances, fold)
+        chosen = training_utterances(utterances, fold, speakers_apart)
         tested = [k for k, u in enumerate(utterances) if u.test_fold == fold]
         network = fit_discriminant(_described([utterances[k] for k in chosen], numbers[chosen]), recipe)
         with torch.inference_mode():
-            logits[tested] = network(torch.from_numpy(numbers[tested, 0])).numpy()
+            logits[tested] = network(torch.from_numpy(numbers[tested].reshape(-1, COUNT))).reshape(len(tested), -1)
     return logits
 
 
