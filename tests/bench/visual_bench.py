@@ -24,11 +24,13 @@ from clipwarden.models.backbones.siglip_lstm import SiglipLstmNetwork, SiglipLst
 from clipwarden.models.backbones.vit import VitClassifier, VitShape
 from clipwarden.models.checkpoint import save_from
 from clipwarden.models.detector import DETECTORS, DetectorSpec, detector_class
+from clipwarden.models.faces import FaceDetector
 from clipwarden.models.weights import WeightFile, file_digest, state_of, verified, weights_table
 from clipwarden.shared.clip import Clip, View
 from clipwarden.shared.contracts import Branch, DetectorState, Dtype
 from tests import networks
 from tests.bench.figures import Bench, Figure, cpu_s, figure
+from tests.portraits import EXHIBITS, exhibit, packaged_detector
 
 MOST_PICTURES: Final = 16
 FACE_PX: Final = 120
@@ -53,6 +55,16 @@ def visual_cost(_: Bench) -> Iterator[Figure]:
                 yield from _costs(name, weights_table()[name].dtype, full_size(name, Path(folder)))
     finally:
         torch.set_num_threads(threads)
+
+
+@figure
+def faces_cost(_: Bench) -> Iterator[Figure]:
+    """What finding the faces of a picture costs, beside the detector of the package that ships the networks."""
+    pictures, ours, theirs = [exhibit(k) for k in range(EXHIBITS)], FaceDetector(), packaged_detector()
+    cost = cpu_s(lambda: [ours.detect([picture]) for picture in pictures])
+    yield Figure("MTCNN CPU for a picture", cost / EXHIBITS * 1000, "ms")
+    rival = cpu_s(lambda: [theirs.detect_faces(picture) for picture in pictures])
+    yield Figure("MTCNN CPU / the package's own", cost / rival, "ratio", limit=1.0)
 
 
 @figure

