@@ -23,6 +23,7 @@ from clipwarden.models.training.video_data import FOLDS, VideoClip, clip_weights
 from clipwarden.models.training.video_report import clip_facts, clip_metrics, clip_row
 from clipwarden.models.visual.temporal_bilstm import LEAST_FRAMES, BiLstmNetwork, TemporalBiLstm
 from clipwarden.models.weights import WeightFile, file_digest
+from clipwarden.shared.contracts import Dtype
 from clipwarden.shared.errors import ConfigError
 
 NAME: Final = "temporal_bilstm"
@@ -32,7 +33,10 @@ Embeddings = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class BiLstmRecipe:
-    """AdamW, one cycle. `shortest` is the least part of a sequence that a draw may keep of it, at a random place."""
+    """AdamW, one cycle. `shortest` is the least part of a sequence that a draw may keep of it, at a random place.
+
+    `precision` is what the frame network computes in.
+    """
 
     steps: int = 200
     batch: int = 32
@@ -41,6 +45,10 @@ class BiLstmRecipe:
     label_smoothing: float = 0.1
     clip_norm: float = 1.0
     shortest: float = 0.5
+    precision: Dtype = "bfloat16"
+
+
+RECIPE: Final = BiLstmRecipe()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,7 @@ def train_bilstm(data: Path, out: Path, seed: int, jobs: int, progress: Progress
     """
     torch.set_num_threads(jobs)
     backbones = [_backbone(out, name) for name in (*(f"fold-{k}" for k in range(FOLDS)), BACKBONE)]
-    run = begin_run(out, NAME, seed, BiLstmRecipe(), data / "video", backbone=backbones[-1].digest)
+    run = begin_run(out, NAME, seed, RECIPE, data / "video", backbone=backbones[-1].digest)
     clips = read_clips(data)
     cache = ClipCache(data, run.folder("faces"), TemporalBiLstm.spec, lambda view: view.images, jobs)
     for _ in progress.track(cache.fill(clips, (AS_IT_IS,)), total=len(clips), description="faces"):
@@ -131,7 +139,7 @@ def _backbone(out: Path, name: str) -> WeightFile:
 
 
 def _embedded(cache: ClipCache, clips: Sequence[VideoClip], backbone: WeightFile) -> Iterator[FaceSequence]:
-    embedder = FrameEmbedder.load(BACKBONE, backbone, "cpu")
+    embedder = FrameEmbedder.load(BACKBONE, backbone, "cpu", RECIPE.precision)
     return (FaceSequence(clip, embedder.embed(cache.rows(clip))) for clip in clips)
 
 
@@ -141,7 +149,7 @@ def _network(
     """Train a network and keep it."""
     torch.manual_seed(seed)
     network = BiLstmNetwork(material[0].embeddings.shape[1])
-    run.write_curve(name, list(fit_bilstm(network, material, BiLstmRecipe(), seed)))
+    run.write_curve(name, list(fit_bilstm(network, material, RECIPE, seed)))
     facts = {"detector": NAME, "seed": str(seed), "backbone": backbone.digest}
     save_from(network, run.path / f"{name}.safetensors", facts)
     return network

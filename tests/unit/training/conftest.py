@@ -8,7 +8,7 @@ import pytest
 from tests.media import faces, write_clip
 
 FOLDS = 5
-FRAMES = 2
+FRAMES = 4
 
 
 def _clip(fake, seed):

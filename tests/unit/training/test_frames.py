@@ -141,7 +141,7 @@ def test_the_command_makes_weights_scores_figures_and_a_card(video_corpus, tmp_p
     assert (metrics["all"]["real"], metrics["all"]["fake"]) == (5, 5)
     assert set(metrics["operation"]) == {AS_IT_IS, THINNED, CODED}
     from_all = [np.load(file).shape[0] for file in (out / "numbers").glob("*.as_it_is.npy")]
-    assert sorted(set(from_all)) == [0, 2], "all faces of a clip are judged"
+    assert sorted(set(from_all)) == [0, 4], "all faces of a clip are judged"
     rows = read_table(out / "scores.csv", ("path", "label", "fold", "score_logit"))
     assert len(rows) == 10
     weights = out / "frame_stats.safetensors"
@@ -161,7 +161,7 @@ def test_a_copy_differs_from_its_clip_and_a_clip_without_faces_has_no_rows(video
     assert len(list(cache.fill(clips))) == 4
     head, far = clips
     plain, coded = cache.rows(head), cache.rows(head, CODED)
-    assert plain.shape == coded.shape == (2, 224, 224, 3)
+    assert plain.shape == coded.shape == (4, 224, 224, 3)
     assert 0.2 < np.abs(plain.astype(float) - coded).mean() < 40
     assert len(cache.rows(far)) == len(cache.rows(far, CODED)) == 0
     changed = plain.copy()

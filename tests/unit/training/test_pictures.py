@@ -1,6 +1,7 @@
 """Training for networks of single faces and over faces: one real step of each, and what the draws and fits promise."""
 
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from safetensors.torch import load_file
 
 from clipwarden.models.backbones.resnet18 import ResNet18
 from clipwarden.models.checkpoint import save_from
-from clipwarden.models.training import gate, picture_fit
+from clipwarden.models.training import bilstm, gate, picture_fit
 from clipwarden.models.training.bilstm import BiLstmRecipe, FaceSequence, fit_bilstm, mean_logits
 from clipwarden.models.training.gate import GATE
 from clipwarden.models.training.measure import auc
@@ -20,10 +21,11 @@ from clipwarden.models.training.resnet import RESNET
 from clipwarden.models.training.run_folder import CURVES, read_table
 from clipwarden.models.training.video_data import VideoClip
 from clipwarden.models.visual.frame_resnet18 import FrameResNet18
-from clipwarden.models.visual.temporal_bilstm import BiLstmNetwork
+from clipwarden.models.visual.temporal_bilstm import BiLstmNetwork, TemporalBiLstm
 from clipwarden.models.visual.tiny_gate import GateOptions, TinyGate
-from clipwarden.models.weights import WeightFile
+from clipwarden.models.weights import WeightFile, file_digest
 from clipwarden.shared.cli import main
+from clipwarden.shared.errors import WorkerFault
 from tests.networks import made, pictures
 
 KINDS = {"tiny_gate": GATE, "frame_resnet18": RESNET}
@@ -183,6 +185,25 @@ def test_the_bilstm_asks_for_the_frame_network_s_run_beside_its_own(video_corpus
     out = tmp_path / "temporal_bilstm"
     assert main(["train", "temporal_bilstm", "--data", str(video_corpus), "--out", str(out)]) == 2
     assert "needs a finished run of frame_resnet18" in capsys.readouterr().err
+
+
+def test_a_run_of_the_bilstm_fits_to_the_frame_network_beside_it(video_corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(bilstm, "RECIPE", replace(bilstm.RECIPE, steps=2, batch=4))
+    beside = tmp_path / bilstm.BACKBONE
+    beside.mkdir()
+    for name in (*(f"fold-{k}" for k in range(5)), bilstm.BACKBONE):
+        save_from(made(bilstm.BACKBONE), beside / f"{name}.safetensors", {})
+    with Progress(disable=True) as progress:
+        run = bilstm.train_bilstm(video_corpus, tmp_path / bilstm.NAME, 0, 1, progress)
+    path = beside / f"{bilstm.BACKBONE}.safetensors"
+    backbone = WeightFile(path, file_digest(path))
+    fitted = WeightFile(run.path / f"{bilstm.NAME}.safetensors", "", {"backbone": bilstm.BACKBONE}, backbone)
+    assert TemporalBiLstm.load(fitted, "cpu").predict([pictures(3, 224)]).shape == (1,)
+    with pytest.raises(WorkerFault, match="fitted"):
+        TemporalBiLstm.load(replace(fitted, backbone=replace(backbone, digest="sha256:1")), "cpu")
+    scores = read_table(run.path / "scores.csv", ("path", "fold", "score_logit"))
+    assert len({row["score_logit"] for row in scores}) == len(scores) == 10
+    assert all(int(row["fold"]) == int(Path(row["path"]).stem) // 2 for row in scores)
 
 
 def test_the_recipes_name_what_the_detectors_are():
