@@ -62,13 +62,13 @@ def sha256(text: str) -> str:
 
 
 def installable(name: str) -> WeightsEntry:
-    """The detector's entry. Raises ConfigError if it is none, cannot run, or has weights of another origin."""
+    """The detector's entry. Raises ConfigError if it is none, cannot run, or has weights that it takes part by."""
     if name not in weights_table():
         raise ConfigError(f"there is no detector {name!r}; there are {', '.join(weights_table())}")
     entry = weights_table()[name]
     if name not in DETECTORS:
         raise ConfigError(f"{name}: {entry.obtain}")
-    if entry.file is not None and entry.origin is None:
+    if entry.file is not None and entry.origin is None and not entry.standby:
         raise ConfigError(f"{name} has its weights already, from the distribution or a manifest of yours: {entry.file}")
     return entry
 

@@ -9,6 +9,8 @@ from clipwarden.models.training.measure import Estimate
 from clipwarden.models.training.run_folder import AS_IT_IS, CODED, THINNED, RunFolder
 
 _UNCALIBRATED: Final = "An uncalibrated score that only the fusion may turn into a verdict. Not evidence on its own."
+_STANDBY: Final = """An uncalibrated score that no verdict weighs yet. On standby: it takes part only where it is named
+(`--detectors`), for the default for frames tells more in less time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +114,14 @@ many real clips they give away.""",
         data=_CLIPS,
         recipe=_FROM_NOTHING,
         protocol=_BY_CLIPS,
+        use=_STANDBY,
     ),
     "frame_resnet18": Facts(
-        title="ResNet-18 of frames",
+        title="ResNet-18 of faces",
         data=_CLIPS,
         recipe=_FROM_NOTHING,
         protocol=_BY_CLIPS,
+        use=_STANDBY,
     ),
     "temporal_bilstm": Facts(
         title="BiLSTM over faces",
@@ -126,6 +130,7 @@ many real clips they give away.""",
 by 1/sqrt(n) of the clip's generator or source, both labels equally often. AdamW, one cycle, clipped gradients. On
 embeddings of the frame network, which is frozen; a fold's sequences come from the fold's own.""",
         protocol=_BY_CLIPS,
+        use=_STANDBY,
     ),
     "forensic_mlp": Facts(
         title="Forensic MLP",

@@ -8,6 +8,7 @@ import torch
 
 from clipwarden.models.checkpoint import read_state, save_from
 from clipwarden.models.detector import detector_class
+from clipwarden.models.hub import install as installing
 from clipwarden.models.hub.store import changed
 from clipwarden.models.weights import bring, file_digest, state_of, verified, weights_path, weights_table
 from clipwarden.shared.cli import main
@@ -86,10 +87,16 @@ def test_what_lies_beside_the_file_is_installed_and_checked_with_it(tmp_path, ca
 def test_a_network_needs_the_weights_that_it_was_fitted_to(tmp_path, capsys):
     source = write_weights("temporal_bilstm", tmp_path).path
     assert install("temporal_bilstm", source) == 2
-    assert "install weights for frame_resnet18 first" in capsys.readouterr().err
+    assert "was fitted to embeddings of" in capsys.readouterr().err
     assert install("frame_resnet18", tmp_path / "frame_resnet18" / "model.safetensors") == 0
     assert install("temporal_bilstm", source) == 0
     assert ready("temporal_bilstm")
+
+
+def test_a_network_needs_the_one_that_sees_for_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(installing, "state_of", lambda _: DetectorState.NO_WEIGHTS)
+    assert install("temporal_bilstm", write_weights("temporal_bilstm", tmp_path).path) == 2
+    assert "install weights for frame_resnet18 first" in capsys.readouterr().err
 
 
 def test_a_file_that_does_not_name_its_backbone_is_taken_from_who_does(tmp_path, capsys):
