@@ -35,6 +35,7 @@ from clipwarden.api.events import Streams
 from clipwarden.api.gateway import Gateway
 from clipwarden.api.guard import Guard
 from clipwarden.api.limits import Limits
+from clipwarden.api.memory import keep_freed
 from clipwarden.shared.errors import ConfigError
 from clipwarden.shared.exposing import expose
 from clipwarden.shared.logs import configure_logging
@@ -123,6 +124,7 @@ def main(argv: Sequence[str]) -> int:
     _check(settings)
     expose(settings, GATEWAY)
     start_tracing("gateway")
+    keep_freed()
     uvicorn.run(
         create_app(settings), host=settings.host, port=settings.port, timeout_graceful_shutdown=GRACE_S, **SERVER
     )

@@ -30,11 +30,11 @@ class Arriving:
     """A file on its way into the blob store. `last` are the bytes that are written when it is taken."""
 
     def __init__(self, blobs: BlobStore) -> None:
-        self.last: Sequence[bytes] = ()
+        self.last: Sequence[bytes | memoryview] = ()
         self._blobs = blobs
         self._writer: BlobWriter | None = None
 
-    async def add(self, pieces: Sequence[bytes]) -> None:
+    async def add(self, pieces: Sequence[bytes | memoryview]) -> None:
         await run_sync(self._write, pieces)
 
     def taken(self) -> BlobWriter:
@@ -52,7 +52,7 @@ class Arriving:
             with anyio.CancelScope(shield=True):
                 await run_sync(self._writer.abort)
 
-    def _write(self, pieces: Sequence[bytes]) -> BlobWriter:
+    def _write(self, pieces: Sequence[bytes | memoryview]) -> BlobWriter:
         if self._writer is None:
             self._writer = self._blobs.create()
         for piece in pieces:
@@ -100,7 +100,7 @@ class FormReader:
         self.file_bytes = 0
         self.values: dict[str, bytes] = {}
         self._max_file_bytes = max_file_bytes
-        self._chunks: list[bytes] = []
+        self._chunks: list[memoryview] = []
         self._pending_bytes = 0
         self._ended = False
         self._part = ""
@@ -133,8 +133,8 @@ class FormReader:
         """Whether so much is parsed that it is time to take it."""
         return self._pending_bytes >= BATCH_BYTES or len(self._chunks) >= BATCH_PIECES
 
-    def take(self) -> list[bytes]:
-        """The file's bytes parsed since the last call, in pieces: joining them costs more than all else here."""
+    def take(self) -> list[memoryview]:
+        """The file's bytes parsed since the last call, as pieces of what was fed: copying costs more than all else."""
         data, self._chunks, self._pending_bytes = self._chunks, [], 0
         return data
 
@@ -187,7 +187,7 @@ class FormReader:
             self.file_bytes += end - start
             if self.file_bytes > self._max_file_bytes:
                 raise _too_large(self._max_file_bytes)
-            self._chunks.append(data[start:end])
+            self._chunks.append(memoryview(data)[start:end])
             self._pending_bytes += end - start
             return
         self.values[self._part] += data[start:end]

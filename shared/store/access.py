@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row
 
 from clipwarden.shared.ids import new_id
-from clipwarden.shared.store.connection import Database
+from clipwarden.shared.store.connection import Database, text
 
 KEY = """
     SELECT * FROM (

@@ -6,12 +6,12 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row
 
 from clipwarden.shared.blobs import evidence_folder
 from clipwarden.shared.contracts import TERMINAL_STATES, AnalysisState
 from clipwarden.shared.ids import new_id
-from clipwarden.shared.store.connection import Database
+from clipwarden.shared.store.connection import Database, text
 from clipwarden.shared.store.ending import end_analysis
 from clipwarden.shared.store.idempotency import KeyClaim, settle_claim
 from clipwarden.shared.store.reuse import lock_contents

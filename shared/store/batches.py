@@ -7,11 +7,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
-
 from clipwarden.shared.contracts import AnalysisState, Label
 from clipwarden.shared.ids import new_id
-from clipwarden.shared.store.connection import Database
+from clipwarden.shared.store.connection import Database, text
 from clipwarden.shared.store.idempotency import KeyClaim, settle_claim
 from clipwarden.shared.store.intake import open_analysis
 from clipwarden.shared.store.reuse import lock_contents

@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from clipwarden.shared.contracts import AnalysisState, Label, Lane, Stage, StageStatus
-from clipwarden.shared.store.connection import Database
+from clipwarden.shared.store.connection import Database, text
 
 MARK: Final = "counted_until"
 SETTLING_S: Final = 5.0

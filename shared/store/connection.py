@@ -3,8 +3,10 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
-from sqlalchemy import Connection, create_engine, text
+import sqlalchemy
+from sqlalchemy import Connection, TextClause, create_engine
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -12,6 +14,12 @@ from clipwarden.shared.errors import ConfigError, Unavailable
 
 NOTICE_SILENCE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
 """So that a server that vanished without a word is an error within half a minute, not a hang."""
+
+
+@cache
+def text(statement: str) -> TextClause:
+    """A statement of ours, looked through for its parameters once: for a long one that takes as long as to run it."""
+    return sqlalchemy.text(statement)
 
 
 def driver_url(database_url: str) -> str:

@@ -9,11 +9,11 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row
 
 from clipwarden.shared.contracts import StageStatus
 from clipwarden.shared.ids import new_id
-from clipwarden.shared.store.connection import Database
+from clipwarden.shared.store.connection import Database, text
 from clipwarden.shared.store.rows import as_json
 
 SECRET_BYTES: Final = 32

@@ -6,10 +6,11 @@ Locks are taken from the analysis that others follow to its followers, never the
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from clipwarden.shared.codes import SENTENCES, FailCode
 from clipwarden.shared.contracts import AnalysisState, Branch, BranchResult, OutcomeStatus, Stage
+from clipwarden.shared.store.connection import text
 from clipwarden.shared.store.rows import open_stages, owe_delivery
 
 SHARED_ENDS = frozenset({AnalysisState.DONE, AnalysisState.REJECTED})

@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import text
-
 from clipwarden.shared.codes import RejectCode
 from clipwarden.shared.contracts import AnalysisState, Stage, StageStatus
-from clipwarden.shared.store.connection import Database
+from clipwarden.shared.store.connection import Database, text
 from clipwarden.shared.store.ending import end_analysis
 from clipwarden.shared.store.reuse import lock_contents, share
 from clipwarden.shared.store.rows import UNSENT_GRACE_S, open_stages, settle_stage

@@ -4,10 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import text
-
 from clipwarden.shared.contracts import Label
-from clipwarden.shared.store.connection import Database
+from clipwarden.shared.store.connection import Database, text
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from clipwarden.shared.codes import ProblemCode
 from clipwarden.shared.errors import ProblemError
 from clipwarden.shared.ids import new_id
-from clipwarden.shared.store.connection import Database
+from clipwarden.shared.store.connection import Database, text
 
 
 @dataclass(frozen=True, slots=True)

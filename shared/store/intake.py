@@ -5,12 +5,12 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from clipwarden.shared.contracts import Analysis, Manifest, Stage
 from clipwarden.shared.errors import ConfigError
 from clipwarden.shared.ids import new_id
-from clipwarden.shared.store.connection import Database
+from clipwarden.shared.store.connection import Database, text
 from clipwarden.shared.store.idempotency import KeyClaim, settle_claim
 from clipwarden.shared.store.reuse import lock_contents, share
 from clipwarden.shared.store.rows import ANALYSIS, AWAITING, NewAnalysis, as_json, open_stages, to_analysis

@@ -7,10 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import text
-
 from clipwarden.shared.contracts import AnalysisState, Label, Lane, MediaKind, Stage
-from clipwarden.shared.store.connection import Database
+from clipwarden.shared.store.connection import Database, text
 
 SKEW: Final = timedelta(days=1)
 """Ids carry their gateway's clock, rows the database's; farther than this they are not taken to be apart."""

@@ -6,10 +6,8 @@ Files go within the transaction that forgets them: if one cannot be deleted noth
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import text
-
 from clipwarden.shared.store.acting import Doomed, Remove, locked, own_folders, own_upload
-from clipwarden.shared.store.connection import Database
+from clipwarden.shared.store.connection import Database, text
 
 
 class Retention(Database):

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row
 
 from clipwarden.shared.contracts import Branch, Manifest, MediaProbe, Stage
 from clipwarden.shared.errors import Unavailable
 from clipwarden.shared.queue import Task
-from clipwarden.shared.store.connection import Database
+from clipwarden.shared.store.connection import Database, text
 from clipwarden.shared.store.ending import copy_stages, release_followers, take_over
 
 SAME = """

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row
 
 from clipwarden.shared.codes import FailCode
 from clipwarden.shared.contracts import (
@@ -20,6 +20,7 @@ from clipwarden.shared.contracts import (
     Verdict,
 )
 from clipwarden.shared.ids import new_id
+from clipwarden.shared.store.connection import text
 from clipwarden.shared.tables import DEFAULT_TENANT
 
 UNSENT_GRACE_S = 5.0

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row
 
 from clipwarden.shared.codes import SENTENCES, FailCode
 from clipwarden.shared.contracts import Lane, Stage
-from clipwarden.shared.store.connection import Database
+from clipwarden.shared.store.connection import Database, text
 from clipwarden.shared.store.ending import fail_stage, release_followers
 from clipwarden.shared.store.rows import DueStage, as_json, owe_delivery
 

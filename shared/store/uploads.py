@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row
 
 from clipwarden.shared.errors import BlobGone
 from clipwarden.shared.ids import new_id
-from clipwarden.shared.store.connection import Database
+from clipwarden.shared.store.connection import Database, text
 from clipwarden.shared.store.idempotency import KeyClaim, settle_claim
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID, uuid4
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from clipwarden.shared.codes import SENTENCES, FailCode, RejectCode, SkipCode
 from clipwarden.shared.contracts import (
@@ -20,7 +20,7 @@ from clipwarden.shared.contracts import (
     Verdict,
 )
 from clipwarden.shared.errors import ElsewherePlease
-from clipwarden.shared.store.connection import Database
+from clipwarden.shared.store.connection import Database, text
 from clipwarden.shared.store.ending import end_analysis, fail_stage
 from clipwarden.shared.store.reuse import copy_branches
 from clipwarden.shared.store.rows import (

@@ -48,6 +48,14 @@ def test_bytes_that_look_like_a_boundary_stay_in_the_file(lookalike: bytes) -> N
     assert b"".join(reader.take()) == content
 
 
+def test_the_files_bytes_are_not_copied() -> None:
+    sent = body(b"x" * 100)
+    reader = FormReader(BOUNDARY, 1000)
+    reader.feed(sent)
+
+    assert all(piece.obj is sent for piece in reader.take())
+
+
 def test_the_limit_is_the_files_own_size() -> None:
     exact = FormReader(BOUNDARY, 10)
     exact.feed(body(b"x" * 10))
