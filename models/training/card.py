@@ -111,10 +111,18 @@ many real clips they give away.""",
     ),
     "tiny_gate": Facts(
         title="Tiny gate",
-        data=_CLIPS,
+        data=f"""{_CLIPS}
+
+The network was written from its published description. The authors' weights are under the Yissum research licence (no
+commercial use, weights and derivatives included): loadable, never shipped, never trained on.""",
         recipe=_FROM_NOTHING,
         protocol=_BY_CLIPS,
-        use=_STANDBY,
+        use=f"""{_STANDBY}
+
+To run the authors' weights where their licence allows it, `clipwarden models install tiny_gate FILE`; it must fit name
+by name, or it is refused with every difference. Its options (`--option KEY=VALUE`) must name the filter and the
+scaling: `front` is `npr` for the file named ForenSynth, a gradient for the one named WildRF; `scaling` is `imagenet`,
+or `unit` with `front` `raw` for the 5-way pipeline's file.""",
     ),
     "frame_resnet18": Facts(
         title="ResNet-18 of faces",

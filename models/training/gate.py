@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from clipwarden.models.training.picture_fit import PictureRecipe, Pictures
 from clipwarden.models.training.picture_run import PictureNetwork, faces_in, train_pictures
 from clipwarden.models.training.run_folder import RunFolder
 from clipwarden.models.training.video_data import FOLDS, read_clips
-from clipwarden.models.visual.tiny_gate import INPUTS, GateOptions, TinyGate, TinyNetwork, front_filter
+from clipwarden.models.visual.tiny_gate import CLEAR_BELOW, INPUTS, GateOptions, TinyGate, TinyNetwork, front_filter
 from clipwarden.models.weights import WeightFile, file_digest
 
 RECIPE: Final = PictureRecipe(
@@ -41,7 +42,9 @@ def train_gate(data: Path, out: Path, seed: int, jobs: int, progress: Progress) 
     cleared = highest < clear_below
     told = {"clear_below": clear_below, "fake_cleared": cleared[fake].mean(), "real_cleared": cleared[~fake].mean()}
     run.write_json("metrics.json", {**run.read_json("metrics.json"), "first_look": told})
-    run.write_json("options.json", {**OPTIONS, "clear_below": f"{clear_below:.4f}"})
+    path = run.path / f"{GATE.name}.safetensors"
+    facts = {"detector": GATE.name, "seed": str(seed), CLEAR_BELOW: f"{clear_below:.4f}"}
+    save_file(load_file(path), path, metadata=facts)
     return run
 
 

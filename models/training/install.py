@@ -1,10 +1,8 @@
 """Puts a finished run into this installation: weights, digest, card, and which items they have learnt from."""
 
-import json
 import re
 import shutil
 import tomllib
-from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -32,8 +30,7 @@ def install(detector: str, run: RunFolder, data: Path, root: Path | None = None)
     weights.parent.mkdir(exist_ok=True)
     card.parent.mkdir(exist_ok=True)
     text, entries = card_text(detector, run), manifest.read_text("utf-8")
-    chosen = run.read_json("options.json") if (run.path / "options.json").exists() else None
-    recorded = with_file(entries, detector, weights.name, file_digest(run.path / weights.name), chosen)
+    recorded = with_file(entries, detector, weights.name, file_digest(run.path / weights.name))
     corpus = CORPORA[Branch(tomllib.loads(entries)[detector]["branch"])]
     learnt = seen.trained_on(data / corpus / "manifest.csv", run.read_json("data.json")["paths"])
     shutil.copyfile(run.path / weights.name, weights)
@@ -42,15 +39,12 @@ def install(detector: str, run: RunFolder, data: Path, root: Path | None = None)
     return [weights, manifest, card, seen.record([detector], learnt, root / seen.PLACE)]
 
 
-def with_file(manifest: str, detector: str, file: str, digest: str, options: Mapping[str, str] | None = None) -> str:
-    """The manifest with this entry's file, digest and, if given, options, else as it was. ConfigError without it."""
+def with_file(manifest: str, detector: str, file: str, digest: str) -> str:
+    """Return the manifest with this entry's file and digest set, all else as it was. ConfigError without the entry."""
     found = re.search(rf"^\[{re.escape(detector)}\]\n(?:(?!\[).*\n?)*", manifest, re.MULTILINE)
     if found is None:
         raise ConfigError(f"weights.toml has no entry for {detector}")
-    said = {"file": f'"{file}"', "sha256": f'"{digest}"'}
-    if options is not None:
-        said["options"] = f"{{ {', '.join(f'{name} = {json.dumps(value)}' for name, value in options.items())} }}"
-    lines = [line for line in found[0].rstrip().split("\n") if line.partition("=")[0].strip() not in said]
-    table = "\n".join([*lines, *(f"{name} = {value}" for name, value in said.items())])
+    lines = [line for line in found[0].rstrip().split("\n") if not re.match(r"(file|sha256)\s*=", line)]
+    table = "\n".join([*lines, f'file = "{file}"', f'sha256 = "{digest}"'])
     rest = manifest[found.end() :]
     return manifest[: found.start()] + table + "\n" + (f"\n{rest}" if rest else "")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clipwarden.models.backbones.pictures import IMAGENET, PictureInput, in_batches, placed
-from clipwarden.models.checkpoint import load_into
+from clipwarden.models.checkpoint import facts_of, load_into
 from clipwarden.models.detector import DetectorSpec
 from clipwarden.models.sights import Picture, looks, shown, worst
 from clipwarden.models.visual.scores import faces_of, sigmoid, statistics, windows
@@ -31,6 +31,7 @@ GRID: Final = 3
 AT_ONCE: Final = 8
 WIDTH: Final = 8
 HIGHEST_PATCH: Final = "highest_patch"
+CLEAR_BELOW: Final = "clear_below"
 
 Front = Literal["raw", "npr", "right_diag", "left_diag", "x_grad", "y_grad"]
 Scaling = Literal["imagenet", "unit"]
@@ -96,9 +97,10 @@ class TinyNetwork(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class GateOptions:
-    """What a weights file of this network does not say of itself.
+    """What a weights file of this network does not say of itself, and what it may say.
 
     `clear_below` is the calibrated probability under which a patch counts as confidently real; without it no clip does.
+    The file may hold it, and an option overrules that.
     """
 
     front: Front
@@ -108,7 +110,7 @@ class GateOptions:
     @classmethod
     def of(cls, options: Mapping[str, str]) -> Self:
         """Raises WorkerFault for options that are missing or unknown."""
-        front, scaling, clear = (options.get(name, "") for name in ("front", "scaling", "clear_below"))
+        front, scaling, clear = (options.get(name, "") for name in ("front", "scaling", CLEAR_BELOW))
         if front not in get_args(Front) or scaling not in get_args(Scaling) or not _PROBABILITY.fullmatch(clear or "0"):
             raise WorkerFault(
                 "the entry of tiny_gate in weights.toml must name the filter in front of its network: "
@@ -139,7 +141,7 @@ class TinyGate:
     def load(cls, weights: WeightFile, device: str, dtype: Dtype = "float32") -> Self:
         network = TinyNetwork()
         load_into(network, weights, device, dtype, keep=("fc",))
-        return cls(network, GateOptions.of(weights.options))
+        return cls(network, GateOptions.of({CLEAR_BELOW: facts_of(weights).get(CLEAR_BELOW, ""), **weights.options}))
 
     def assess(self, clip: Clip) -> Evidence:
         """Judge the faces; a face's P(fake) is the mean over its patches. Raises NotApplicable without one.

@@ -123,14 +123,6 @@ def test_recording_a_file_changes_only_its_own_entry():
     assert last["first"] == tomllib.loads(MANIFEST)["first"]
 
 
-def test_recording_options_replaces_those_that_were_there():
-    first = with_file(MANIFEST, "first", "a", "b", {"front": "npr", "clear_below": "0.1"})
-    assert tomllib.loads(first)["first"]["options"] == {"front": "npr", "clear_below": "0.1"}
-    again = tomllib.loads(with_file(first, "first", "a", "b", {"front": "raw"}))
-    assert again["first"] == {"branch": "audio", "file": "a", "sha256": "b", "options": {"front": "raw"}}
-    assert tomllib.loads(with_file(first, "first", "c", "d"))["first"]["options"]["front"] == "npr"
-
-
 def test_recording_a_file_of_an_unknown_detector_is_refused():
     with pytest.raises(ConfigError, match="no entry for third"):
         with_file(MANIFEST, "third", "c.safetensors", "sha256:c")

@@ -10,7 +10,7 @@ from rich.progress import Progress
 from safetensors.torch import load_file
 
 from clipwarden.models.backbones.resnet18 import ResNet18
-from clipwarden.models.checkpoint import save_from
+from clipwarden.models.checkpoint import facts_of, save_from
 from clipwarden.models.training import bilstm, gate, picture_fit
 from clipwarden.models.training.bilstm import BiLstmRecipe, FaceSequence, fit_bilstm, mean_logits
 from clipwarden.models.training.gate import GATE
@@ -22,7 +22,7 @@ from clipwarden.models.training.run_folder import CURVES, read_table
 from clipwarden.models.training.video_data import VideoClip
 from clipwarden.models.visual.frame_resnet18 import FrameResNet18
 from clipwarden.models.visual.temporal_bilstm import BiLstmNetwork, TemporalBiLstm
-from clipwarden.models.visual.tiny_gate import GateOptions, TinyGate
+from clipwarden.models.visual.tiny_gate import TinyGate
 from clipwarden.models.weights import WeightFile, file_digest
 from clipwarden.shared.cli import main
 from clipwarden.shared.errors import WorkerFault
@@ -102,13 +102,15 @@ def test_a_first_look_lets_all_but_a_hundredth_of_the_fakes_pass_on(video_corpus
     monkeypatch.setattr(gate, "GATE", replace(GATE, recipe=replace(GATE.recipe, steps=2, batch=4, side_px=64)))
     with Progress(disable=True) as progress:
         run = gate.train_gate(video_corpus, tmp_path / "run", 0, 1, progress)
-    look, options = run.read_json("metrics.json")["first_look"], run.read_json("options.json")
+    look, path = run.read_json("metrics.json")["first_look"], run.path / "tiny_gate.safetensors"
+    TinyGate.load(WeightFile(path, "", gate.OPTIONS), "cpu")
+    assert load_file(path).keys() == load_file(run.path / "fold-0.safetensors").keys()
     fake, highest = gate._highest_patches(video_corpus, run, 1)
     below = highest < look["clear_below"]
     assert (below[fake].mean(), below[~fake].mean()) == (look["fake_cleared"], look["real_cleared"])
     assert np.sort(highest[fake])[: below[fake].sum() + 1].max() >= look["clear_below"]
     assert look["fake_cleared"] <= 1 - gate.RECALL + 1 / fake.sum()
-    assert GateOptions.of(options).clear_below == pytest.approx(look["clear_below"], abs=1e-4)
+    assert float(facts_of(WeightFile(path, ""))["clear_below"]) == pytest.approx(look["clear_below"], abs=1e-4)
 
 
 def test_both_labels_are_drawn_equally_often_whatever_there_is_of_them():

@@ -5,10 +5,11 @@ import pytest
 import torch
 from scipy.signal import correlate2d
 
-from clipwarden.models.checkpoint import parameter_count
-from clipwarden.models.visual.tiny_gate import NEED, TinyGate, TinyNetwork, front_filter
+from clipwarden.models.checkpoint import parameter_count, save_from
+from clipwarden.models.visual.tiny_gate import HIGHEST_PATCH, NEED, TinyGate, TinyNetwork, front_filter
 from clipwarden.models.weights import WeightFile
 from clipwarden.shared.clip import Clip, View
+from clipwarden.shared.contracts import Evidence
 from clipwarden.shared.errors import DetectorError, WorkerFault
 from tests.networks import made, pictures, write_weights
 
@@ -135,6 +136,17 @@ def test_a_clip_is_cleared_only_if_every_patch_is_below_the_calibrated_threshold
     assert not gate.cleared(evidence)
     assert _gate(weights, clear_below=str(highest + 1e-6)).cleared(evidence)
     assert not _gate(weights, clear_below=str(highest - 1e-6)).cleared(evidence)
+
+
+def test_a_file_may_hold_the_bound_and_an_option_overrules_it(weights, tmp_path):
+    path = tmp_path / "bound.safetensors"
+    save_from(made("tiny_gate"), path, {"clear_below": "1"})
+    evidence = Evidence(score=0.5, features={}, facts={HIGHEST_PATCH: 0.9})
+    held, overruled = (
+        TinyGate.load(WeightFile(path, "", {**weights.options, **said}), "cpu") for said in ({}, {"clear_below": "0.5"})
+    )
+    assert held.cleared(evidence)
+    assert not overruled.cleared(evidence)
 
 
 @pytest.mark.parametrize("options", [{"front": ""}, {"front": "sobel"}, {"scaling": "bgr"}, {"clear_below": "low"}])
