@@ -21,7 +21,7 @@ up: bootstrap ## Run the system on this machine until Ctrl-C
 
 test: bootstrap ## Run the tests against real servers (minutes)
 	@$(BIN)/python deploy/chromium.py
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -m "not long" -n 4 --dist loadfile --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -m "not long" -n 3 --dist loadfile --no-loadscope-reorder
 
 test-long: bootstrap ## Run the tests that take long as well
 	@$(BIN)/python deploy/chromium.py

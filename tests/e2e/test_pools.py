@@ -24,7 +24,7 @@ from tests.e2e.conftest import QUICK_RECOVERY, System
 
 LOADABLE_ONLY = "av_sync_seed"
 ABSENT = "clip_adapter"
-SHIPPED = {name for name, entry in weights_table().items() if entry.file}
+SHIPPED = {name for name, entry in weights_table().items() if entry.file and not entry.standby}
 BROUGHT = set(DETECTORS) - SHIPPED - {LOADABLE_ONLY}
 JUDGING = SHIPPED | BROUGHT
 PUBLISHED = "SELECT manifest FROM pipelines ORDER BY published_at DESC LIMIT 1"

@@ -261,6 +261,7 @@ def test_the_command_makes_weights_scores_and_figures(corpus, tmp_path):
     assert main(["train", "speech_stats", "--data", str(corpus), "--out", str(out), "--jobs", "1"]) == 0
     metrics = json.loads((out / "metrics.json").read_text("utf-8"))
     assert metrics["all"]["auc"]["value"] > 0.9
+    assert metrics["headline"].keys() == {"all", "modern", "all_copied", "modern_copied"} <= metrics.keys()
     weights = out / "speech_stats.safetensors"
     detector = SpeechStats.load(WeightFile(weights, file_digest(weights)), "cpu")
     buzz = np.sign(np.sin(np.arange(24_000) / 11.3)).astype(np.float32)

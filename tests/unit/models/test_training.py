@@ -20,6 +20,7 @@ from clipwarden.models.training.laundry import laundered
 from clipwarden.models.training.measure import auc, eer, measures
 from clipwarden.models.training.run_folder import CURVES, RunFolder, ScoreRow, begin_run, cache_name, read_table
 from clipwarden.models.training.speech_data import Utterance, training_utterances, weights_of
+from clipwarden.models.training.speech_report import protocol_metrics
 from clipwarden.models.training.video_data import VideoClip, clip_weights, training_clips
 from clipwarden.models.visual.forensic_mlp import ForensicMlp, ForensicNetwork
 from clipwarden.shared.cli import main
@@ -92,6 +93,20 @@ def test_a_speaker_of_the_tested_fold_does_not_train_in_another() -> None:
     assert training_utterances([*ann, bob], 0) == [2]
     assert training_utterances([*ann, bob], 2) == []
     assert training_utterances([*ann, bob], 1) == [0, 1, 2]
+    assert training_utterances([*ann, bob], 0, speakers_apart=False) == [1, 2]
+
+
+def test_a_protocol_is_measured_on_utterances_as_they_are_and_through_a_channel() -> None:
+    several = [_utterance(path=str(k), fake=k % 2 == 0, group=str(k), modern=k < 4) for k in range(12)]
+    right = np.array([1.0 if u.fake else -1.0 for u in several])
+    found = protocol_metrics(several, np.stack([right, -right, 0 * right], axis=1), 0)
+    assert {name: part["auc"]["value"] for name, part in found.items()} == {
+        "all": 1.0,
+        "modern": 1.0,
+        "all_copied": 0.0,
+        "modern_copied": 0.0,
+    }
+    assert (found["all"]["real"], found["modern"]["real"]) == (6, 2)
 
 
 def test_utterances_of_frequent_systems_weigh_less_and_labels_balance():
