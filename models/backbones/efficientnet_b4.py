@@ -22,8 +22,8 @@ STAGES: Final = (
 STEM: Final = 48
 EMBEDDING: Final = 1792
 SQUEEZE: Final = 4  # of the block's input channels one in four
-IN_FLOAT32: Final = ("conv_stem", "blocks.0", "conv_reduce", "conv_expand")
-"""What computes in float32 beside bfloat16: cheap layers whose errors all others would carry on.
+IN_FLOAT32: Final = ("conv_stem", "blocks.0", "blocks.1", "blocks.2", "conv_reduce", "conv_expand")
+"""What computes in float32 beside bfloat16: early and cheap layers, whose errors all others would carry on.
 
 So does the sum that the blocks add to: it keeps the stem's precision, and each block rounds what it reads.
 """
