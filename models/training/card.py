@@ -286,7 +286,8 @@ def _figures(metrics: Mapping[str, Any]) -> str:
     if look := metrics.get("first_look"):
         notes.append(
             f"A first look that clears a clip if no patch of it is above {look['clear_below']:.4f} loses "
-            f"{look['fake_cleared']:.0%} of the fakes and spares {look['real_cleared']:.0%} of the real clips."
+            f"{look['fake_cleared']:.0%} of the fakes and spares {look['real_cleared']:.0%} of the real clips; the "
+            "bound was chosen on these same clips."
         )
     notes += [_operation(_VERSIONS[name], shares) for name, shares in metrics.get("operation", {}).items()]
     return "\n".join([*lines, "", "\n\n".join(notes)])

@@ -46,7 +46,7 @@ BEYOND_EXAMPLES: Final[Mapping[str, int]] = {
 MUCH_FASTER: Final = 0.5
 """Below this share of torch's time onnxruntime would be worth its choosing in the weights manifest."""
 
-SPARED_NOTHING: Final = frozenset({"forensic_mlp", "speech_stats", "av_sync_seed"})
+SPARED_NOTHING: Final = frozenset({"forensic_mlp", "speech_stats"})
 """Where it is not chosen all the same: these networks take a thousandth of the time that their features do."""
 
 
